@@ -1,0 +1,1 @@
+"""Pure numpy/scipy model code: no IO, clock, logging, environment or randomness."""

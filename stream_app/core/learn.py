@@ -1,0 +1,391 @@
+"""LEARN: one batch of events into customers' states, and the transitions the item tables learn from.
+
+Runs before scoring: a session view that lags by one event halves the hit rate.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.jit import kernel
+from stream_app.core.journey import STEP, transition_table
+from stream_app.core.model import (
+    BOUGHT_MAX,
+    CART_MAX,
+    KIND,
+    KIND_WEIGHTS,
+    PREVIOUS_MAX,
+    RING_MAX,
+    SEEN_MAX,
+    VECTOR_MAX,
+    Model,
+)
+
+# One event as the kernels see it; hashes are 0 where the event has no such field.
+EVENT = np.dtype(
+    [
+        ("customer", "u8"),
+        ("item", "u8"),
+        ("ts", "f8"),
+        ("offset", "i8"),
+        ("value", "f8"),  # price times quantity
+        ("session", "u4"),
+        ("event_id", "u4"),
+        ("kind", "u1"),
+        ("anonymous", "u1"),
+    ],
+    align=True,
+)
+
+# What one item event says about item pairs; sent to the owners of all its items.
+TRANSITION = np.dtype(
+    [
+        ("item", "u8"),
+        ("previous", "u8", (PREVIOUS_MAX,)),  # nearest first, 0 = none
+        ("ts", "f8"),
+        ("offset", "i8"),  # of the event in its clickstream partition
+        ("weight", "f8"),
+    ],
+    align=True,
+)
+
+APPLIED, DUPLICATE = 0, 1
+_TABLE = transition_table()
+_BROWSE, _CONSIDER, _CART = STEP["browse"], STEP["consider"], STEP["cart"]
+_DISCOVER, _DORMANT = STEP["discover"], STEP["dormant"]
+_VIEW, _CLICK = KIND["view"], KIND["click"]
+_ADD, _REMOVE = KIND["add_to_cart"], KIND["remove_from_cart"]
+_PURCHASE, _REFUND = KIND["purchase"], KIND["refund"]
+
+
+class Learned(NamedTuple):
+    """``status`` (events,) uint8 and the ``transitions`` (n,) TRANSITION in event order."""
+
+    status: NDArray[np.uint8]
+    transitions: NDArray[np.void]
+
+
+Row = Any  # one record of a structured array, as numba sees it
+
+
+@kernel
+def remember(seen: NDArray[np.uint32], n: int, value: int) -> int:
+    """Append to a full-or-filling list, dropping the oldest; returns the new length."""
+    if n == len(seen):
+        for k in range(n - 1):
+            seen[k] = seen[k + 1]
+        seen[n - 1] = value
+        return n
+    seen[n] = value
+    return n + 1
+
+
+@kernel
+def index_of(items: NDArray[np.uint64], n: int, item: int) -> int:
+    """Position of ``item`` among the first ``n``; -1 when absent."""
+    for k in range(np.int64(n)):  # an unsigned n would make k, with -1, a float in numba
+        if items[k] == item:
+            return k
+    return -1
+
+
+@kernel
+def drop_at(items: NDArray[np.uint64], n: int, at: int) -> int:
+    """Remove one entry, keeping order; returns the new length."""
+    for k in range(at, np.int64(n) - 1):
+        items[k] = items[k + 1]
+    items[n - 1] = 0
+    return n - 1
+
+
+@kernel
+def distinct_items(
+    ring: NDArray[np.uint64],
+    first: int,
+    end: int,
+    items: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+) -> int:
+    """Distinct items of ``ring[first:end]``, most recent first, and how often each occurs."""
+    n = 0
+    for k in range(end - 1, first - 1, -1):
+        at = index_of(items, n, ring[k])
+        if at >= 0:
+            counts[at] += 1
+        else:
+            items[n] = ring[k]
+            counts[n] = 1
+            n += 1
+    return n
+
+
+@kernel
+def run_length(ring: NDArray[np.uint64], first: int, end: int) -> int:
+    """How many times in a row the last item of ``ring[first:end]`` occurred at its end."""
+    run = 0
+    for k in range(end - 1, first - 1, -1):
+        if ring[k] != ring[end - 1]:
+            break
+        run += 1
+    return run
+
+
+@kernel
+def _learn_returns(
+    user: Row, partition: Row, item: int, items: NDArray[np.uint64], counts: NDArray[np.int64]
+) -> None:
+    """Repeat and return tables: what a session's next item was, given its shape before."""
+    end = np.int64(user.ring_n)
+    first = end - np.int64(user.session_n)
+    n = distinct_items(user.ring_item, first, end, items, counts)
+    length = min(user.session_events, 6)
+    run = min(run_length(user.ring_item, first, end), 4)
+    hit = 1.0 if items[0] == item else 0.0
+    seen = partition.repeat_n[length, run]
+    step = max(0.001, 1.0 / (seen + 2.0))
+    partition.repeat_p[length, run] += step * (hit - partition.repeat_p[length, run])
+    partition.repeat_n[length, run] = seen + 1.0
+    partition.transitions += 1.0
+    partition.repeats += hit
+    for d in range(1, n):
+        a, b, c = min(d, 5), min(counts[d], 3), min(n, 4)
+        hit = 1.0 if items[d] == item else 0.0
+        seen = partition.return_n[a, b, c]
+        step = max(0.001, 1.0 / (seen + 2.0))
+        partition.return_p[a, b, c] += step * (hit - partition.return_p[a, b, c])
+        partition.return_n[a, b, c] = seen + 1.0
+
+
+@kernel
+def _decay_vector(user: Row, elapsed_s: float, half_life_s: float) -> None:
+    if elapsed_s > 0.0 and user.vector_n > 0:
+        factor = np.float32(0.5 ** (elapsed_s / half_life_s))
+        for k in range(user.vector_n):
+            user.vector_weight[k] *= factor
+
+
+@kernel
+def _add_to_vector(user: Row, item: int, weight: float) -> None:
+    """Add to the sparse user vector; a full one loses its smallest entry (ties: smallest id)."""
+    at = index_of(user.vector_item, user.vector_n, item)
+    if at >= 0:
+        user.vector_weight[at] = max(0.0, user.vector_weight[at] + weight)
+        return
+    if weight <= 0.0:
+        return
+    at = np.int64(user.vector_n)
+    if at < VECTOR_MAX:
+        user.vector_n = at + 1
+    else:
+        at = 0
+        for k in range(1, VECTOR_MAX):
+            w, least = user.vector_weight[k], user.vector_weight[at]
+            if w < least or (w == least and user.vector_item[k] < user.vector_item[at]):
+                at = k
+    user.vector_item[at] = item
+    user.vector_weight[at] = weight
+
+
+@kernel
+def _append_event(user: Row, item: int, ts: float, kind: int) -> None:
+    n = np.int64(user.ring_n)
+    if n == RING_MAX:
+        for k in range(RING_MAX - 1):
+            user.ring_item[k] = user.ring_item[k + 1]
+            user.ring_ts[k] = user.ring_ts[k + 1]
+            user.ring_kind[k] = user.ring_kind[k + 1]
+        n = RING_MAX - 1
+    user.ring_item[n] = item
+    user.ring_ts[n] = np.uint32(ts)
+    user.ring_kind[n] = kind
+    user.ring_n = n + 1
+    user.session_n = min(user.session_n + 1, RING_MAX)
+    user.session_events = min(user.session_events + 1, 65535)
+
+
+@kernel
+def _enter_session(user: Row, event: Row, model: Model) -> None:
+    """Start a new session when the session id changes, or without ids after a pause."""
+    pause = event.ts - user.last_ts
+    if user.session != 0 and event.session != 0:
+        fresh = user.session != event.session
+    else:
+        fresh = pause > model.session_gap_s
+    if user.events == 0 or fresh:
+        user.sessions += 1
+        user.session_start = event.ts
+        user.session_n = 0
+        user.session_events = 0
+        if user.events == 0:
+            user.step = _DISCOVER
+            user.previous_step = _DISCOVER
+            user.entered_at = event.ts
+        elif pause > model.dormant_after_s:
+            user.previous_step = user.step
+            user.step = _DORMANT
+            user.entered_at = user.last_ts + model.dormant_after_s
+    if event.session != 0:
+        user.session = event.session
+
+
+@kernel
+def _take_step(
+    user: Row, partition: Row, event: Row, table: NDArray[np.uint8], returning: bool
+) -> None:
+    """Move along the journey table; coming back to an item means considering it."""
+    step = table[event.kind, user.step]
+    if returning and step == _BROWSE:
+        step = _CONSIDER
+    if step == _CART and user.cart_n == 0 and event.kind == _REMOVE:
+        step = _BROWSE
+    if step != user.step:
+        partition.step_counts[user.step, step] += 1.0
+        user.previous_step = user.step
+        user.step = step
+        user.entered_at = event.ts
+
+
+@kernel
+def _keep_books(user: Row, event: Row) -> None:
+    """Cart and purchases."""
+    kind = event.kind
+    if kind == _ADD and index_of(user.cart_item, user.cart_n, event.item) < 0:
+        if user.cart_n == CART_MAX:
+            user.cart_n = drop_at(user.cart_item, user.cart_n, 0)
+        user.cart_item[np.int64(user.cart_n)] = event.item
+        user.cart_n += 1
+    elif kind == _REMOVE or kind == _PURCHASE:
+        at = index_of(user.cart_item, user.cart_n, event.item)
+        if at >= 0:
+            user.cart_n = drop_at(user.cart_item, user.cart_n, at)
+    if kind == _PURCHASE:
+        user.purchases += 1
+        user.monetary += np.float32(event.value)
+        if event.item != 0 and index_of(user.bought_item, user.bought_n, event.item) < 0:
+            if user.bought_n == BOUGHT_MAX:
+                user.bought_n = drop_at(user.bought_item, user.bought_n, 0)
+            user.bought_item[user.bought_n] = event.item
+            user.bought_n += 1
+    elif kind == _REFUND:
+        user.monetary -= np.float32(event.value)
+        at = index_of(user.bought_item, user.bought_n, event.item)
+        if at >= 0:
+            user.bought_n = drop_at(user.bought_item, user.bought_n, at)
+
+
+@kernel
+def _retract(user: Row, event: Row, weight: float, out: NDArray[np.void], n: int) -> int:
+    """Take back the latest matching event as it was learned: same neighbours, same time."""
+    taken_back = _PURCHASE if event.kind == _REFUND else _ADD
+    for k in range(np.int64(user.ring_n) - 1, -1, -1):
+        if user.ring_item[k] == event.item and user.ring_kind[k] == taken_back:
+            out[n].item = event.item
+            for d in range(PREVIOUS_MAX):
+                out[n].previous[d] = user.ring_item[k - 1 - d] if k - 1 - d >= 0 else 0
+            out[n].ts = float(user.ring_ts[k])
+            out[n].offset = event.offset
+            out[n].weight = weight
+            user.ring_kind[k] = _VIEW  # taken back once
+            return n + 1
+    return n
+
+
+@kernel
+def _transition(user: Row, event: Row, weight: float, out: Row) -> None:
+    out.item = event.item
+    for d in range(PREVIOUS_MAX):
+        if d < user.session_n:
+            out.previous[d] = user.ring_item[np.int64(user.ring_n) - 1 - d]
+        else:
+            out.previous[d] = 0
+    out.ts = event.ts
+    out.offset = event.offset
+    out.weight = weight
+
+
+@kernel
+def learn_events(
+    users: NDArray[np.void],
+    rows: NDArray[np.int64],
+    events: NDArray[np.void],
+    partition: NDArray[np.void],
+    table: NDArray[np.uint8],
+    weights: NDArray[np.float64],
+    model: Model,
+    learn_globals: bool,
+    status: NDArray[np.uint8],
+    out: NDArray[np.void],
+) -> int:
+    """Apply ``events`` in order to ``users[rows]``; returns how many transitions are in ``out``."""
+    items = np.zeros(RING_MAX, np.uint64)
+    counts = np.zeros(RING_MAX, np.int64)
+    part = partition[0]
+    n = 0
+    for e in range(len(events)):
+        event = events[e]
+        user = users[rows[e]]
+        if event.event_id != 0:
+            if index_of(user.seen, user.seen_n, event.event_id) >= 0:
+                status[e] = DUPLICATE
+                part.rejected += 1
+                continue
+            user.seen_n = remember(user.seen, user.seen_n, event.event_id)
+        _enter_session(user, event, model)
+        _decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
+        weight = weights[event.kind]
+        first = np.int64(user.ring_n) - np.int64(user.session_n)
+        returning = (
+            event.item != 0
+            and weight > 0.0
+            and index_of(user.ring_item[first:], user.session_n, event.item) >= 0
+        )
+        _keep_books(user, event)
+        _take_step(user, part, event, table, returning)
+        if event.item != 0 and weight > 0.0:
+            if learn_globals and user.session_n > 0:
+                _learn_returns(user, part, event.item, items, counts)
+            _transition(user, event, weight, out[n])
+            n += 1
+            _append_event(user, event.item, event.ts, event.kind)
+        elif event.item != 0 and weight < 0.0:
+            n = _retract(user, event, weight, out, n)
+        if event.item != 0 and weight != 0.0:
+            _add_to_vector(user, event.item, weight)
+        user.last_ts = max(user.last_ts, event.ts)
+        user.events += 1
+        user.offset = event.offset
+        user.anonymous = event.anonymous
+        part.applied += 1
+    return n
+
+
+def learn(
+    users: NDArray[np.void],
+    rows: NDArray[np.int64],
+    events: NDArray[np.void],
+    partition: NDArray[np.void],
+    model: Model,
+    *,
+    learn_globals: bool = True,
+) -> Learned:
+    """Apply ``(n,) EVENT`` records in order, in place, to ``users[rows]`` and ``partition``.
+
+    ``learn_globals=False`` leaves the partition's repeat and return tables as they are (the frozen
+    evaluation protocol).
+    """
+    status = np.zeros(len(events), np.uint8)
+    out = np.zeros(len(events), TRANSITION)
+    n = learn_events(
+        users,
+        rows,
+        events,
+        partition,
+        _TABLE,
+        KIND_WEIGHTS,
+        model,
+        learn_globals,
+        status,
+        out,
+    )
+    return Learned(status, out[:n])

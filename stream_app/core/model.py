@@ -1,0 +1,78 @@
+"""Names, kinds and parameters of the model. Read by every stage; knows nothing of time or place."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = (
+    "impression",
+    "search",
+    "view",
+    "click",
+    "add_to_cart",
+    "remove_from_cart",
+    "wishlist",
+    "begin_checkout",
+    "purchase",
+    "refund",
+    "rate",
+    "review",
+    "share",
+    "support",
+)
+KIND = {name: number for number, name in enumerate(KINDS)}
+
+# How much one event says about what belongs together; 0 = says nothing, negative = takes back.
+KIND_WEIGHTS = np.array(
+    [
+        0.0,  # impression: shown, not chosen
+        0.0,  # search
+        1.0,  # view
+        1.0,  # click
+        2.0,  # add_to_cart
+        -2.0,  # remove_from_cart takes back the add_to_cart
+        1.5,  # wishlist
+        0.0,  # begin_checkout
+        3.0,  # purchase
+        -3.0,  # refund takes back the purchase
+        1.5,  # rate
+        1.5,  # review
+        1.5,  # share
+        0.0,  # support
+    ]
+)
+
+PREVIOUS_MAX = 3  # an event forms pairs with this many events before it
+CONTEXT_MAX = 6  # distinct recent items that candidates are drawn from
+RING_MAX = 16  # recent item events kept per customer
+SEEN_MAX = 16  # recent event ids kept per customer, for de-duplication
+VECTOR_MAX = 12  # entries of the sparse user vector
+CART_MAX = 10
+BOUGHT_MAX = 10
+
+
+class Model(NamedTuple):
+    """Global parameters. A NamedTuple, because kernels take it as it is.
+
+    Times are in seconds of event time; ``*_max`` are table sizes.
+    """
+
+    session_gap_s: float = 1800.0
+    dormant_after_s: float = 30 * 86400.0
+    pair_half_life_s: float = 20 * 86400.0 * 0.6931471805599453  # e-folding 20 days
+    popularity_half_life_s: float = 2 * 86400.0 * 0.6931471805599453
+    vector_half_life_s: float = 30 * 86400.0
+    distance_power: float = 1.5
+    neighbours_max: int = 50
+    context_decay: float = 0.9
+    two_hop_max: int = 30
+    popular_max: int = 30
+    repeat_prior: float = 30.0
+    mass_prior: float = 0.3
+    weight_direct: float = 2.0
+    weight_two_hop: float = 12.0
+    weight_forward: float = 2.5
+    weight_popular: float = 3.0
+
+
+LANDMARK_HALF_LIVES = 16  # a landmark moves by whole half-lives: rescaling by 2**-16 is exact

@@ -1,0 +1,137 @@
+"""RELATE: merge transitions into the neighbour tables of the items one partition owns.
+
+The counts are those of session co-occurrence with distance weights, kept separately for "went on
+to" (forward) and "came from" (backward), under forward decay (Cormode et al. 2009).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.jit import kernel
+from stream_app.core.model import PREVIOUS_MAX, Model
+from stream_app.core.tables import ItemTables
+
+
+@kernel
+def _slot(
+    row: int,
+    node: int,
+    neighbour: NDArray[np.int32],
+    forward: NDArray[np.float32],
+    backward: NDArray[np.float32],
+    filled: NDArray[np.int32],
+    nodes: NDArray[np.void],
+) -> int:
+    """Column of ``node`` in the table ``row``; a full table gives up its smallest entry for it."""
+    n = np.int64(filled[row])
+    for k in range(n):
+        if neighbour[row, k] == node:
+            return k
+    if n < neighbour.shape[1]:
+        filled[row] = n + 1
+        at = n
+    else:
+        at = 0
+        least = forward[row, 0] + backward[row, 0]
+        for k in range(1, n):
+            total = forward[row, k] + backward[row, k]
+            if total < least or (
+                total == least and nodes[neighbour[row, k]].id < nodes[neighbour[row, at]].id
+            ):
+                at = k
+                least = total
+    neighbour[row, at] = node
+    forward[row, at] = np.float32(0.0)
+    backward[row, at] = np.float32(0.0)
+    return at
+
+
+@kernel
+def merge_transitions(
+    transitions: NDArray[np.void],
+    at: NDArray[np.int64],
+    partition: int,
+    partitions: int,
+    distance_weights: NDArray[np.float64],
+    pair_half_life_s: float,
+    pair_origin: float,
+    popularity_half_life_s: float,
+    popularity_origin: float,
+    nodes: NDArray[np.void],
+    neighbour: NDArray[np.int32],
+    forward: NDArray[np.float32],
+    backward: NDArray[np.float32],
+    filled: NDArray[np.int32],
+) -> None:
+    """Add ``(n,) TRANSITION`` in order; ``at (n, 1 + PREVIOUS_MAX)`` are the nodes of their items."""
+    for t in range(len(transitions)):
+        move = transitions[t]
+        g = 2.0 ** (move.ts / pair_half_life_s - pair_origin)
+        j = at[t, 0]
+        own_j = nodes[j].id % partitions == partition
+        if own_j:
+            gp = 2.0 ** (move.ts / popularity_half_life_s - popularity_origin)
+            nodes[j].popularity += gp * move.weight
+        for d in range(PREVIOUS_MAX):
+            y = at[t, 1 + d]
+            if y < 0:
+                break
+            v = g * move.weight * distance_weights[d]
+            own_y = nodes[y].id % partitions == partition
+            if own_y:
+                nodes[y].mass += v
+                row = nodes[y].row
+                k = _slot(row, j, neighbour, forward, backward, filled, nodes)
+                forward[row, k] += np.float32(v)
+                if d == 0 and move.weight > 0.0:
+                    nodes[y].out += g
+                    if y == j:
+                        nodes[y].repeats += g
+            if own_j and y != j:
+                nodes[j].mass += v
+                row = nodes[j].row
+                k = _slot(row, y, neighbour, forward, backward, filled, nodes)
+                backward[row, k] += np.float32(v)
+
+
+def owned_nodes(
+    tables: ItemTables, at: NDArray[np.int64], *, partition: int, partitions: int
+) -> NDArray[np.int64]:
+    """Distinct nodes of ``at`` that ``partition`` owns, ascending."""
+    nodes = np.unique(at)
+    nodes = nodes[nodes >= 0]
+    mine: NDArray[np.bool_] = tables.nodes["id"][nodes] % np.uint64(partitions) == partition
+    return nodes[mine]
+
+
+def relate(
+    tables: ItemTables,
+    transitions: NDArray[np.void],
+    at: NDArray[np.int64],
+    *,
+    partition: int,
+    partitions: int,
+) -> None:
+    """Merge ``transitions``; the tables of :func:`owned_nodes` must be in memory and known."""
+    if not len(transitions):
+        return
+    model: Model = tables.model
+    tables.advance(float(transitions["ts"].max()))
+    distance = np.arange(1.0, PREVIOUS_MAX + 1.0) ** -model.distance_power
+    steps = 16.0
+    merge_transitions(
+        transitions,
+        at,
+        np.uint64(partition),
+        np.uint64(partitions),
+        distance,
+        model.pair_half_life_s,
+        steps * tables.pair_landmark,
+        model.popularity_half_life_s,
+        steps * tables.popularity_landmark,
+        tables.nodes,
+        tables.neighbour,
+        tables.forward,
+        tables.backward,
+        tables.filled,
+    )

@@ -1,0 +1,211 @@
+"""A customer's state and a partition's own state: fixed records in memory, trimmed blobs in Redis."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.jit import kernel
+from stream_app.core.model import (
+    BOUGHT_MAX,
+    CART_MAX,
+    KINDS,
+    RING_MAX,
+    SEEN_MAX,
+    VECTOR_MAX,
+)
+from stream_app.errors import SchemaUnknown
+
+USER_SCHEMA = 1
+PARTITION_SCHEMA = 1
+
+# The first fields are always stored, the arrays at the end only as far as they are filled.
+USER = np.dtype(
+    [
+        ("schema", "u1"),
+        ("step", "u1"),
+        ("previous_step", "u1"),
+        ("ring_n", "u1"),  # item events kept, newest last
+        ("session_n", "u1"),  # how many of them belong to the current session
+        ("seen_n", "u1"),
+        ("vector_n", "u1"),
+        ("cart_n", "u1"),
+        ("bought_n", "u1"),
+        ("anonymous", "u1"),
+        ("session_events", "u2"),  # item events in the current session, also those no longer kept
+        ("session", "u4"),  # hash of the session id, 0 = none given
+        ("events", "u4"),
+        ("sessions", "u4"),
+        ("purchases", "u4"),
+        ("monetary", "f4"),
+        ("id", "u8"),
+        ("offset", "i8"),  # of the last event applied: the version of everything derived
+        ("last_ts", "f8"),
+        ("session_start", "f8"),
+        ("entered_at", "f8"),  # when the current step was entered
+        ("ring_item", "u8", (RING_MAX,)),
+        ("cart_item", "u8", (CART_MAX,)),
+        ("bought_item", "u8", (BOUGHT_MAX,)),
+        ("vector_item", "u8", (VECTOR_MAX,)),
+        ("vector_weight", "f4", (VECTOR_MAX,)),  # decayed to last_ts
+        ("ring_ts", "u4", (RING_MAX,)),
+        ("seen", "u4", (SEEN_MAX,)),  # hashes of the last event ids, oldest first
+        ("ring_kind", "u1", (RING_MAX,)),
+    ],
+    align=True,
+)
+
+STEPS_N = 7
+LENGTHS_N, RUNS_N = 7, 5
+DISTANCES_N, COUNTS_N, DISTINCT_N = 6, 4, 5
+
+PARTITION = np.dtype(
+    [
+        ("schema", "u1"),
+        ("applied", "i8"),
+        ("rejected", "i8"),  # by policy: duplicates
+        ("dead_lettered", "i8"),
+        ("skipped", "i8"),  # offsets without a record: control records, aborted, compacted
+        ("transitions", "f8"),
+        ("repeats", "f8"),
+        ("repeat_p", "f8", (LENGTHS_N, RUNS_N)),
+        ("repeat_n", "f8", (LENGTHS_N, RUNS_N)),
+        ("return_p", "f8", (DISTANCES_N, COUNTS_N, DISTINCT_N)),
+        ("return_n", "f8", (DISTANCES_N, COUNTS_N, DISTINCT_N)),
+        ("step_counts", "f8", (STEPS_N, STEPS_N)),
+    ],
+    align=True,
+)
+
+_COUNTED = {
+    "ring_item": "ring_n",
+    "ring_ts": "ring_n",
+    "ring_kind": "ring_n",
+    "seen": "seen_n",
+    "vector_item": "vector_n",
+    "vector_weight": "vector_n",
+    "cart_item": "cart_n",
+    "bought_item": "bought_n",
+}
+
+
+def _layout() -> tuple[int, NDArray[np.int64]]:
+    """Return the header size and a (fields, 3) table: byte offset, item size, offset of the count."""
+    assert USER.fields is not None
+    header = USER.fields["ring_item"][1]
+    table = []
+    for name, count in _COUNTED.items():
+        field, start = USER.fields[name][:2]
+        table.append((start, field.base.itemsize, USER.fields[count][1]))
+    return header, np.array(sorted(table), np.int64)
+
+
+_HEADER_BYTES, _ARRAYS = _layout()
+
+
+@kernel
+def _trim(
+    full: NDArray[np.uint8], header: int, arrays: NDArray[np.int64], out: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    ends = np.zeros(len(full), np.int64)
+    at = 0
+    for u in range(len(full)):
+        out[at : at + header] = full[u, :header]
+        at += header
+        for f in range(len(arrays)):
+            start = arrays[f, 0]
+            size = arrays[f, 1] * full[u, arrays[f, 2]]
+            out[at : at + size] = full[u, start : start + size]
+            at += size
+        ends[u] = at
+    return ends
+
+
+@kernel
+def _fill(
+    packed: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    header: int,
+    arrays: NDArray[np.int64],
+    full: NDArray[np.uint8],
+) -> None:
+    for i in range(len(rows)):
+        u = rows[i]
+        at = starts[i]
+        full[u, :header] = packed[at : at + header]
+        at += header
+        for f in range(len(arrays)):
+            start = arrays[f, 0]
+            size = arrays[f, 1] * full[u, arrays[f, 2]]
+            full[u, start : start + size] = packed[at : at + size]
+            at += size
+
+
+def encode_users(users: NDArray[np.void]) -> list[bytes]:
+    """Blobs of the ``(n,) USER`` records, each only as long as its filled arrays.
+
+    >>> state = new_users(np.array([7], np.uint64))
+    >>> len(encode_users(state)[0]), USER.itemsize
+    (72, 648)
+    """
+    full = users.view(np.uint8).reshape(len(users), USER.itemsize)
+    out = np.empty(full.size, np.uint8)
+    ends = _trim(full, _HEADER_BYTES, _ARRAYS, out)
+    packed = out[: ends[-1] if len(ends) else 0].tobytes()
+    starts = [0, *ends.tolist()]
+    return [packed[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+
+
+def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
+    """``(n,) USER`` records of customers never seen before."""
+    users = np.zeros(len(ids), USER)
+    users["schema"] = USER_SCHEMA
+    users["id"] = ids
+    users["offset"] = -1
+    return users
+
+
+def decode_users(ids: NDArray[np.uint64], blobs: Sequence[bytes | None]) -> NDArray[np.void]:
+    """``(n,) USER`` records from blobs; ``None`` is a new customer.
+
+    Raises :class:`~stream_app.errors.SchemaUnknown` for a blob of a newer release.
+    """
+    users = new_users(ids)
+    known = [(row, blob) for row, blob in enumerate(blobs) if blob]
+    if not known:
+        return users
+    for _, blob in known:
+        if blob[0] != USER_SCHEMA:
+            raise SchemaUnknown(
+                f"customer state has schema {blob[0]}, this release reads {USER_SCHEMA}:"
+                " run the release that wrote it, or newer"
+            )
+    rows = np.array([row for row, _ in known], np.int64)
+    sizes = np.array([len(blob) for _, blob in known], np.int64)
+    packed = np.frombuffer(b"".join([blob for _, blob in known]), np.uint8)
+    full = users.view(np.uint8).reshape(len(users), USER.itemsize)
+    _fill(packed, np.cumsum(sizes) - sizes, rows, _HEADER_BYTES, _ARRAYS, full)
+    return users
+
+
+def new_partition() -> NDArray[np.void]:
+    """A ``(1,) PARTITION`` record before the first event."""
+    partition = np.zeros(1, PARTITION)
+    partition["schema"] = PARTITION_SCHEMA
+    return partition
+
+
+def decode_partition(blob: bytes) -> NDArray[np.void]:
+    """The ``(1,) PARTITION`` record of a committed partition; empty bytes give a new one."""
+    if not blob:
+        return new_partition()
+    if blob[0] != PARTITION_SCHEMA or len(blob) != PARTITION.itemsize:
+        raise SchemaUnknown(
+            f"partition state has schema {blob[0]} and {len(blob)} bytes, this release reads"
+            f" {PARTITION_SCHEMA} with {PARTITION.itemsize}: run the release that wrote it, or newer"
+        )
+    return np.frombuffer(blob, PARTITION).copy()
+
+
+assert len(KINDS) < 256, "kinds are stored in one byte"

@@ -1,0 +1,433 @@
+"""Item tables: decayed masses, popularity and bounded neighbour tables, indexed by a 64-bit item id.
+
+One instance per worker holds the tables of the item partitions it owns, where it is the only
+writer, and a bounded cache of the others, which LEARN reads.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.jit import kernel
+from stream_app.core.model import LANDMARK_HALF_LIVES, Model
+from stream_app.errors import SchemaUnknown
+
+ITEM_SCHEMA = 1
+UNKNOWN = -1
+
+# All fields of the blob stand on 8-byte bounds, so that a run of blobs reads as one array.
+ITEM = np.dtype(
+    [
+        ("schema", "u1"),
+        ("reserved", "u1"),
+        ("neighbours_n", "u2"),
+        ("name_bytes", "u2"),
+        ("padding", "u2"),
+        ("pair_landmark", "i4"),
+        ("popularity_landmark", "i4"),
+        ("mass", "f8"),
+        ("out", "f8"),
+        ("repeats", "f8"),
+        ("popularity", "f8"),
+    ]
+)
+NEIGHBOUR = np.dtype([("id", "u8"), ("forward", "f4"), ("backward", "f4")])
+_HEADER_WORDS = ITEM.itemsize // 8
+_ENTRY_WORDS = NEIGHBOUR.itemsize // 8
+
+# One item in memory. ``row`` is its neighbour table, -1 while that is not in memory.
+NODE = np.dtype(
+    [
+        ("id", "u8"),
+        ("mass", "f8"),
+        ("out", "f8"),
+        ("repeats", "f8"),
+        ("popularity", "f8"),
+        ("loaded_at", "f8"),  # the caller's clock; -inf = never
+        ("row", "i4"),
+        ("known", "u1"),  # masses and table are those of the store, or newer
+    ],
+    align=True,
+)
+
+
+@kernel
+def find(keys: NDArray[np.uint64], slots: NDArray[np.int32], key: int) -> int:
+    """Node of an id, -1 when there is none. Open addressing; ids are hashes already."""
+    mask = np.uint64(len(keys) - 1)
+    at = key & mask
+    while slots[at] >= 0:
+        if keys[at] == key:
+            return np.int64(slots[at])
+        at = (at + np.uint64(1)) & mask
+    return np.int64(-1)
+
+
+@kernel
+def _insert(keys: NDArray[np.uint64], slots: NDArray[np.int32], key: int, node: int) -> None:
+    mask = np.uint64(len(keys) - 1)
+    at = key & mask
+    while slots[at] >= 0:
+        at = (at + np.uint64(1)) & mask
+    keys[at] = key
+    slots[at] = node
+
+
+@kernel
+def _ensure(
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    nodes: NDArray[np.void],
+    n: int,
+    ids: NDArray[np.uint64],
+    out: NDArray[np.int64],
+) -> int:
+    """Nodes of ``ids``, created where missing (id 0 gives -1); returns the new number of nodes."""
+    for k in range(len(ids)):
+        if ids[k] == 0:
+            out[k] = -1
+            continue
+        node = find(keys, slots, ids[k])
+        if node < 0:
+            node = n
+            n += 1
+            _insert(keys, slots, ids[k], node)
+            nodes[node].id = ids[k]
+            nodes[node].row = -1
+            nodes[node].known = 0
+            nodes[node].loaded_at = -np.inf
+            nodes[node].mass = 0.0
+            nodes[node].out = 0.0
+            nodes[node].repeats = 0.0
+            nodes[node].popularity = 0.0
+        out[k] = node
+    return n
+
+
+@kernel
+def _lookup(
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    ids: NDArray[np.uint64],
+    out: NDArray[np.int64],
+) -> None:
+    for k in range(len(ids)):
+        out[k] = find(keys, slots, ids[k]) if ids[k] != 0 else -1
+
+
+@kernel
+def _unpack(
+    words: NDArray[np.uint64],
+    halves: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    factors: NDArray[np.float32],
+    target: NDArray[np.int64],
+    neighbour_nodes: NDArray[np.int64],
+    nodes: NDArray[np.void],
+    neighbour: NDArray[np.int32],
+    forward: NDArray[np.float32],
+    backward: NDArray[np.float32],
+    filled: NDArray[np.int32],
+) -> None:
+    """Neighbour tables of loaded blobs into the rows of their nodes."""
+    at = 0
+    for b in range(len(starts)):
+        row = nodes[target[b]].row
+        for k in range(counts[b]):
+            word = starts[b] + _HEADER_WORDS + k * _ENTRY_WORDS
+            neighbour[row, k] = neighbour_nodes[at]
+            forward[row, k] = halves[2 * word + 2] * factors[b]
+            backward[row, k] = halves[2 * word + 3] * factors[b]
+            at += 1
+        filled[row] = counts[b]
+
+
+class ItemTables:
+    """Arrays that grow by doubling; ``rows_max`` neighbour tables and ``nodes_max`` items at most.
+
+    All decayed values are relative to one landmark per half-life, moved in whole steps of 16
+    half-lives, so that moving it multiplies by a power of two and loses no bit.
+    """
+
+    def __init__(self, model: Model, *, rows_max: int, nodes_max: int) -> None:
+        assert 0 < rows_max <= nodes_max
+        self.model = model
+        self.rows_max = rows_max
+        self.nodes_max = nodes_max
+        self.pair_landmark = 0
+        self.popularity_landmark = 0
+        self.tick = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, as after losing ownership or when ``nodes_max`` is reached."""
+        width = self.model.neighbours_max
+        self.nodes = np.zeros(1024, NODE)
+        self.nodes_n = 0
+        self.names: list[str] = []
+        self.keys = np.zeros(2048, np.uint64)
+        self.slots = np.full(2048, -1, np.int32)
+        self.neighbour = np.zeros((256, width), np.int32)
+        self.forward = np.zeros((256, width), np.float32)
+        self.backward = np.zeros((256, width), np.float32)
+        self.filled = np.zeros(256, np.int32)
+        self.row_node = np.full(256, -1, np.int64)
+        self.row_used = np.zeros(256, np.int64)
+        self.free_rows = list(range(255, -1, -1))
+
+    # -- landmarks ---------------------------------------------------------------------------
+
+    def advance(self, ts: float) -> None:
+        """Move the landmarks so that ``ts`` lies within one step after them."""
+        self._move(
+            landmark_of(ts, self.model.pair_half_life_s),
+            landmark_of(ts, self.model.popularity_half_life_s),
+        )
+
+    def _move(self, pair: int, popularity: int) -> None:
+        if pair > self.pair_landmark:
+            factor = _factor(self.pair_landmark - pair)
+            for name in ("mass", "out", "repeats"):
+                self.nodes[name] *= factor
+            self.forward *= np.float32(factor)
+            self.backward *= np.float32(factor)
+            self.pair_landmark = pair
+        if popularity > self.popularity_landmark:
+            self.nodes["popularity"] *= _factor(self.popularity_landmark - popularity)
+            self.popularity_landmark = popularity
+
+    def growth(self, ts: float) -> float:
+        """What a weight of one at ``ts`` counts in the units of masses and neighbour tables."""
+        return _growth(ts, self.pair_landmark, self.model.pair_half_life_s)
+
+    def growths(self, ts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """:meth:`growth` of ``(n,)`` times."""
+        steps = ts / self.model.pair_half_life_s - LANDMARK_HALF_LIVES * self.pair_landmark
+        return np.exp2(steps)
+
+    def popularity_growth(self, ts: float) -> float:
+        """What a weight of one at ``ts`` counts in the units of popularity."""
+        return _growth(ts, self.popularity_landmark, self.model.popularity_half_life_s)
+
+    # -- nodes and rows ----------------------------------------------------------------------
+
+    def ensure(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """``(n,)`` nodes of ``(n,)`` ids, new ones unknown; 0 gives -1."""
+        self._reserve_nodes(len(ids))
+        out = np.empty(len(ids), np.int64)
+        self.nodes_n = _ensure(self.keys, self.slots, self.nodes, self.nodes_n, ids, out)
+        self.names.extend([""] * (self.nodes_n - len(self.names)))
+        return out
+
+    def lookup(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """``(n,)`` nodes of ``(n,)`` ids, -1 where there is none."""
+        out = np.empty(len(ids), np.int64)
+        _lookup(self.keys, self.slots, ids, out)
+        return out
+
+    def full(self) -> bool:
+        """Whether the next batch should start from an empty cache."""
+        return self.nodes_n >= self.nodes_max
+
+    def _reserve_nodes(self, more: int) -> None:
+        need = self.nodes_n + more
+        if need > len(self.nodes):
+            grown = np.zeros(max(need, 2 * len(self.nodes)), NODE)
+            grown[: self.nodes_n] = self.nodes[: self.nodes_n]
+            self.nodes = grown
+        if 2 * need > len(self.keys):
+            size = 1 << int(np.ceil(np.log2(4 * need)))
+            self.keys = np.zeros(size, np.uint64)
+            self.slots = np.full(size, -1, np.int32)
+            _reinsert(self.keys, self.slots, self.nodes, self.nodes_n)
+
+    def ensure_rows(self, nodes: NDArray[np.int64]) -> None:
+        """Give each of the distinct ``nodes`` a neighbour table, evicting those unused longest."""
+        self.tick += 1
+        rows = self.nodes["row"]
+        have = nodes[rows[nodes] >= 0]
+        self.row_used[rows[have]] = self.tick
+        missing = nodes[rows[nodes] < 0]
+        while len(self.free_rows) < len(missing):
+            if len(self.filled) < self.rows_max:
+                self._grow_rows(len(missing))
+            elif not self._evict(len(missing)):
+                self._grow_rows(len(missing))
+        for node in missing.tolist():
+            row = self.free_rows.pop()
+            rows[node] = row
+            self.row_node[row] = node
+            self.row_used[row] = self.tick
+            self.filled[row] = 0
+
+    def _grow_rows(self, more: int) -> None:
+        old = len(self.filled)
+        new = max(2 * old, old + more)
+        for name in ("neighbour", "forward", "backward", "filled", "row_node", "row_used"):
+            array = getattr(self, name)
+            grown = np.zeros((new, *array.shape[1:]), array.dtype)
+            grown[:old] = array
+            setattr(self, name, grown)
+        self.row_node[old:] = -1
+        self.free_rows.extend(range(new - 1, old - 1, -1))
+
+    def _evict(self, wanted: int) -> int:
+        """Drop the tables not used in this step, oldest first; they are read again when needed."""
+        candidates = np.flatnonzero((self.row_node >= 0) & (self.row_used < self.tick))
+        count = min(len(candidates), max(wanted, self.rows_max // 8))
+        if not count:
+            return 0
+        oldest = candidates[np.argsort(self.row_used[candidates], kind="stable")[:count]]
+        nodes = self.row_node[oldest]
+        self.nodes["row"][nodes] = -1
+        self.nodes["known"][nodes] = 0
+        self.row_node[oldest] = -1
+        self.free_rows.extend(oldest.tolist())
+        return count
+
+    def forget(self, partition: int, partitions: int) -> None:
+        """Read every item of ``partition`` again before its next use."""
+        mine = self.nodes["id"][: self.nodes_n] % np.uint64(partitions) == partition
+        self.nodes["known"][: self.nodes_n][mine] = 0
+        self.nodes["loaded_at"][: self.nodes_n][mine] = -np.inf
+
+    # -- blobs -------------------------------------------------------------------------------
+
+    def decode(
+        self, nodes: NDArray[np.int64], blobs: Sequence[bytes | None], *, now: float
+    ) -> None:
+        """Fill ``nodes`` from their blobs; ``None`` is an item without state. ``now`` dates them."""
+        self.ensure_rows(nodes)
+        present = [(node, blob) for node, blob in zip(nodes.tolist(), blobs, strict=True) if blob]
+        absent = np.array(
+            [node for node, blob in zip(nodes.tolist(), blobs, strict=True) if not blob], np.int64
+        )
+        for name in ("mass", "out", "repeats", "popularity"):
+            self.nodes[name][absent] = 0.0
+        self.filled[self.nodes["row"][absent]] = 0
+        self.nodes["known"][nodes] = 1
+        self.nodes["loaded_at"][nodes] = now
+        if present:
+            self._decode_present(
+                np.array([node for node, _ in present], np.int64), [blob for _, blob in present]
+            )
+
+    def _decode_present(self, nodes: NDArray[np.int64], blobs: list[bytes]) -> None:
+        buffer = b"".join(blobs)
+        words = np.frombuffer(buffer, np.uint64)
+        sizes = np.array([len(blob) for blob in blobs], np.int64)
+        starts = (np.cumsum(sizes) - sizes) // 8
+        header = np.frombuffer(
+            b"".join([blob[: ITEM.itemsize] for blob in blobs]), ITEM
+        )
+        if (header["schema"] != ITEM_SCHEMA).any():
+            raise SchemaUnknown(
+                f"item state has schemas {sorted(set(header['schema'].tolist()))}, this release"
+                f" reads {ITEM_SCHEMA}: run the release that wrote it, or newer"
+            )
+        # Blobs of the future move our landmarks; older ones are rescaled, exactly.
+        self._move(int(header["pair_landmark"].max()), int(header["popularity_landmark"].max()))
+        factor = _factors(header["pair_landmark"] - self.pair_landmark)
+        for name in ("mass", "out", "repeats"):
+            self.nodes[name][nodes] = header[name] * factor
+        self.nodes["popularity"][nodes] = header["popularity"] * _factors(
+            header["popularity_landmark"] - self.popularity_landmark
+        )
+        counts = np.minimum(header["neighbours_n"], self.model.neighbours_max).astype(np.int64)
+        entry = np.repeat(starts + _HEADER_WORDS, counts) + _ENTRY_WORDS * _ranges(counts)
+        neighbour_nodes = self.ensure(words[entry])
+        _unpack(
+            words,
+            words.view(np.float32),
+            starts,
+            counts,
+            factor.astype(np.float32),
+            nodes,
+            neighbour_nodes,
+            self.nodes,
+            self.neighbour,
+            self.forward,
+            self.backward,
+            self.filled,
+        )
+        for node, blob, n, size in zip(
+            nodes.tolist(), blobs, header["neighbours_n"].tolist(), header["name_bytes"].tolist(),
+            strict=True,
+        ):
+            if not self.names[node]:
+                at = ITEM.itemsize + n * NEIGHBOUR.itemsize
+                self.names[node] = blob[at : at + size].decode()
+
+    def encode(self, nodes: NDArray[np.int64]) -> list[bytes]:
+        """Blobs of ``nodes``, whose tables must be in memory."""
+        node = self.nodes[nodes]
+        assert (node["row"] >= 0).all(), "encode needs the neighbour tables in memory"
+        header = np.zeros(len(nodes), ITEM)
+        header["schema"] = ITEM_SCHEMA
+        header["neighbours_n"] = self.filled[node["row"]]
+        header["pair_landmark"] = self.pair_landmark
+        header["popularity_landmark"] = self.popularity_landmark
+        for name in ("mass", "out", "repeats", "popularity"):
+            header[name] = node[name]
+        names = [self.names[n].encode() for n in nodes.tolist()]
+        header["name_bytes"] = [len(name) for name in names]
+        counts = header["neighbours_n"].astype(np.int64)
+        row = np.repeat(node["row"].astype(np.int64), counts)
+        column = _ranges(counts)
+        entries = np.empty(len(row), NEIGHBOUR)
+        entries["id"] = self.nodes["id"][self.neighbour[row, column]]
+        entries["forward"] = self.forward[row, column]
+        entries["backward"] = self.backward[row, column]
+        heads, body = header.tobytes(), entries.tobytes()
+        blobs = []
+        at = 0
+        for k, (n, name) in enumerate(zip(counts.tolist(), names, strict=True)):
+            end = at + n * NEIGHBOUR.itemsize
+            padding = b"\0" * (-len(name) % 8)
+            blobs.append(
+                heads[k * ITEM.itemsize : (k + 1) * ITEM.itemsize] + body[at:end] + name + padding
+            )
+            at = end
+        return blobs
+
+
+@kernel
+def _reinsert(
+    keys: NDArray[np.uint64], slots: NDArray[np.int32], nodes: NDArray[np.void], n: int
+) -> None:
+    for node in range(n):
+        _insert(keys, slots, nodes[node].id, node)
+
+
+def landmark_of(ts: float, half_life_s: float) -> int:
+    """The landmark step that ``ts`` lies in.
+
+    >>> landmark_of(33.0, half_life_s=1.0)
+    2
+    """
+    return int(ts // (LANDMARK_HALF_LIVES * half_life_s))
+
+
+def _growth(ts: float, landmark: int, half_life_s: float) -> float:
+    return float(2.0 ** (ts / half_life_s - LANDMARK_HALF_LIVES * landmark))
+
+
+def _factor(steps: int) -> float:
+    return float(2.0 ** max(LANDMARK_HALF_LIVES * steps, -1000))
+
+
+def _factors(steps: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    return np.ldexp(1.0, np.maximum(LANDMARK_HALF_LIVES * steps.astype(np.int64), -1000))
+
+
+def _ranges(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``0..counts[0]-1, 0..counts[1]-1, ...`` in one array.
+
+    >>> _ranges(np.array([2, 0, 3])).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)

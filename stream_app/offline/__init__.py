@@ -1,0 +1,1 @@
+"""Replay and evaluation: the worker's own pipeline on event files."""

@@ -1,0 +1,139 @@
+"""What the pipeline needs from the outside world: three small ports and the nouns they exchange.
+
+Adapters: :mod:`stream_app.adapters.redis_store`, :mod:`stream_app.adapters.kafka` and the shipped
+in-memory ones of :mod:`stream_app.adapters.memory`, kept equal by one contract suite.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Headers = Sequence[tuple[str, bytes]]
+
+USERS = "u"  # state of customers, partitioned like the clickstream topic
+ITEMS = "i"  # state of items, partitioned like the co-occurrence topic
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """The records of one Kafka fetch of one partition, not decoded.
+
+    ``offsets``, ``keys``, ``values``, ``timestamps_ms`` and ``headers`` run in parallel and rise by
+    offset; offsets may have gaps (control records, aborted transactions, compaction).
+    ``next_offset`` is where the consumer goes on: at least the last offset + 1.
+    """
+
+    topic: str
+    partition: int
+    next_offset: int
+    offsets: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    timestamps_ms: Sequence[int]
+    headers: Sequence[Headers]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record to produce."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Ownership of one partition of one state space, as the store granted it.
+
+    ``cursor`` is the next offset to apply, ``None`` when nothing was ever committed. ``meta`` is the
+    partition's own state and ``outbox`` what was committed last and may still have to be published.
+    """
+
+    space: str
+    partition: int
+    epoch: int
+    token: bytes
+    cursor: int | None
+    meta: bytes
+    outbox: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One atomic step from offset ``expected`` to ``cursor``: state, partition state, outbox.
+
+    ``writes`` are (id, blob) pairs; an empty blob deletes the id's state.
+    """
+
+    expected: int | None
+    cursor: int
+    writes: Sequence[tuple[bytes, bytes]]
+    meta: bytes
+    outbox: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublicHash:
+    """A public Redis hash (``rec:<user_id>``), replaced whole when (version, epoch) is not older."""
+
+    key: str
+    version: int
+    epoch: int
+    fields: Sequence[tuple[bytes, bytes]]
+
+
+class StateStore(Protocol):
+    """Partitioned state with a fenced, atomic commit.
+
+    Raises :class:`~stream_app.errors.StoreUnavailable` from every verb when the server cannot serve.
+    """
+
+    async def claim(self, space: str, partition: int, *, epoch_min: int = 0) -> Claim:
+        """Take the partition from whoever has it; the new epoch is above the old and ``epoch_min``."""
+        ...
+
+    async def load(
+        self, space: str, partitions: Sequence[int], ids: Sequence[bytes]
+    ) -> list[bytes | None]:
+        """State blobs of ``ids``, each in its own partition, in order; ``None`` where there is none."""
+        ...
+
+    async def commit(self, claim: Claim, step: Commit) -> None:
+        """Write ``step`` if the claim still holds and the stored cursor is ``step.expected``.
+
+        Repeating a step whose reply was lost succeeds and changes nothing. Raises ``Fenced`` when
+        another worker claimed the partition, ``RolledBack`` when the store went back in time.
+        """
+        ...
+
+
+class PublicStore(Protocol):
+    """The keys that storefronts read."""
+
+    async def put_hashes(self, records: Sequence[PublicHash]) -> int:
+        """Replace hashes that are not newer than the given ones; returns how many were replaced."""
+        ...
+
+    async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
+        """Set string keys (``similar:<item_id>``, ``trending:<segment>``, ``profile:<user_id>``)."""
+        ...
+
+    async def get(self, key: str) -> dict[bytes, bytes] | bytes | None:
+        """A public hash or value; ``None`` when the key does not exist."""
+        ...
+
+
+class Log(Protocol):
+    """An ordered, partitioned log to produce to."""
+
+    async def send(self, topic: str, partition: int, records: Sequence[Record]) -> None:
+        """Append ``records`` in order; returns when all are acknowledged by all in-sync replicas.
+
+        Raises ``LogUnavailable`` when that cannot be known; records may then be there or not.
+        """
+        ...
