@@ -1,0 +1,51 @@
+# Commands for people and scripts. `make setup` is done by the others when it is needed.
+# A fresh machine needs Python 3.11 or newer; Java + Maven (or Docker) let the tests use Apache Kafka.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+UV ?= uv
+BIN := .venv/bin
+STAMP := .venv/.installed
+LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --quiet --custom-compile-command "make lock"
+
+.PHONY: setup test test-core demo check kafka lock
+.DELETE_ON_ERROR:
+
+setup: $(STAMP)
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: install one, or make PYTHON=/path/to/it"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+# Everything that needs no server.
+test-core: setup
+	$(BIN)/python -m pytest -q stream_app/core tests/core tests/test_architecture.py $(PYTEST_ARGS)
+
+# DEMO_SECONDS and DEMO_FILE (a CSV/JSONL of your own events) are read from the environment.
+demo: setup
+	DEMO_SECONDS="$(DEMO_SECONDS)" DEMO_FILE="$(DEMO_FILE)" $(BIN)/python -m stream_app.demo
+
+check: setup
+	$(BIN)/ruff format --check stream_app tests
+	$(BIN)/ruff check stream_app tests
+	$(BIN)/mypy --strict stream_app tests
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+# Apache Kafka's jars for the tests, into .cache/ (the tests do it themselves when needed).
+kafka: setup
+	$(BIN)/python -m tests.servers
+
+# After a change of dependencies; needs uv.
+lock:
+	$(LOCK) --extra dev --output-file requirements-dev.lock
+	$(LOCK) --constraint requirements-dev.lock --output-file requirements.lock
+	echo "flit_core>=3.12,<4" | $(UV) pip compile - --generate-hashes --no-emit-index-url --no-annotate \
+		--quiet --constraint requirements-dev.lock --custom-compile-command "make lock" \
+		--output-file deploy/requirements-build.lock
