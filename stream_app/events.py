@@ -1,0 +1,213 @@
+"""Bytes to events, columnar. What is not an event is set aside with one clear reason."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from stream_app.core.learn import EVENT
+from stream_app.core.model import KIND, KINDS
+from stream_app.ports import RawBatch
+from stream_app.settings import Settings
+
+REASONS = {
+    "empty": "the record has no value",
+    "oversize": "the record is larger than STREAM_APP_EVENT_BYTES_MAX",
+    "not_utf8": "the record is not UTF-8",
+    "malformed_json": "the record is not JSON",
+    "wrong_type": "a field has the wrong type",
+    "missing_field": "event or ts is missing",
+    "unknown_event": "the event type is not one of ours",
+    "missing_customer": "neither user_id nor session_id is given",
+    "missing_item": "this event type needs an item_id",
+    "bad_id": "an id is empty, too long, or has control characters",
+    "absurd_time": "ts is not seconds since 1970, before 2000, or in the record's future",
+    "bad_number": "a number is negative, not finite, or out of range",
+}
+_NEEDS_ITEM = frozenset(KINDS) - {"impression", "search", "begin_checkout", "refund", "support", "share"}
+_TS_MIN = 946_684_800.0  # 2000-01-01
+_TS_MAX = 4_102_444_800.0  # 2100-01-01, where the record itself has no time
+_NUMBER_MAX = 1e9
+_HASH_CACHE_MAX = 500_000
+
+
+class Event(msgspec.Struct):
+    """One event on the wire (JSON). Unknown fields are ignored; ids may be strings or integers."""
+
+    event: str | None = None
+    ts: float | None = None
+    user_id: str | int | None = None
+    session_id: str | int | None = None
+    item_id: str | int | None = None
+    event_id: str | int | None = None
+    channel: str | None = None
+    quantity: float | None = None
+    price: float | None = None
+    rating: float | None = None
+    query: str | None = None
+    list: str | None = None
+    position: int | None = None
+
+
+class Reject(NamedTuple):
+    """Row ``row`` of a batch is not an event; ``reason`` is a key of :data:`REASONS`."""
+
+    row: int
+    reason: str
+    detail: str
+
+
+class EventBatch(NamedTuple):
+    """``events (n,) EVENT`` with their ids as text, and the rejected rows of the raw batch."""
+
+    events: NDArray[np.void]
+    customers: list[str]
+    items: list[str]
+    rejects: list[Reject]
+
+
+_decode = msgspec.json.Decoder(Event).decode
+
+
+def stable_hash(text: str, seed: int = 0) -> int:
+    """64-bit id of a text, never 0; the same on every machine and in every release (XXH3).
+
+    >>> stable_hash("sku-1") == stable_hash("sku-1"), stable_hash("a") == stable_hash("a", seed=1)
+    (True, False)
+    """
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"), seed) or 1
+
+
+class EventDecoder:
+    """Decodes batches; remembers the hashes of recent item ids."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._bytes_max = settings.event_bytes_max
+        self._chars_max = settings.id_chars_max
+        self._future_s = settings.future_tolerance_s
+        self._items: dict[str, int] = {}
+
+    def decode(self, batch: RawBatch) -> EventBatch:
+        """Events and rejects of ``batch``, both in offset order; never raises for bad input."""
+        parsed, rows, rejects = self._parse(batch.values)
+        timed = batch.timestamps_ms
+        good: list[Event] = []
+        kept: list[int] = []
+        for event, row in zip(parsed, rows, strict=True):
+            reason = self._problem(event, timed[row])
+            if reason is None:
+                good.append(event)
+                kept.append(row)
+            else:
+                rejects.append(Reject(row, *reason))
+        rejects.sort()
+        return self._columns(good, [batch.offsets[row] for row in kept], rejects)
+
+    def _parse(
+        self, values: Sequence[bytes | None]
+    ) -> tuple[list[Event], Sequence[int], list[Reject]]:
+        try:
+            if max(map(len, values), default=0) <= self._bytes_max:  # type: ignore[arg-type]
+                return [_decode(value) for value in values], range(len(values)), []  # type: ignore[arg-type]
+        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+            pass  # find out which ones, below
+        parsed: list[Event] = []
+        rows: list[int] = []
+        rejects: list[Reject] = []
+        for row, value in enumerate(values):
+            if not value:
+                rejects.append(Reject(row, "empty", REASONS["empty"]))
+            elif len(value) > self._bytes_max:
+                rejects.append(Reject(row, "oversize", f"{len(value)} bytes"))
+            else:
+                try:
+                    parsed.append(_decode(value))
+                    rows.append(row)
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+                    rejects.append(Reject(row, _parse_reason(value, exc), str(exc)[:200]))
+        return parsed, rows, rejects
+
+    def _problem(self, event: Event, record_ms: int) -> tuple[str, str] | None:
+        """Why the parsed record is no event; ``None`` when it is one."""
+        kind, ts = event.event, event.ts
+        if kind is None or ts is None:
+            return "missing_field", "event" if kind is None else "ts"
+        if kind not in KIND:
+            return "unknown_event", kind[:50]
+        limit = record_ms / 1000.0 + self._future_s if record_ms > 0 else _TS_MAX
+        if not _TS_MIN <= ts <= limit:
+            hint = " (milliseconds?)" if 9e11 < ts < 5e12 else ""
+            return "absurd_time", f"ts={ts:.17g}{hint}"
+        if event.user_id is None and event.session_id is None:
+            return "missing_customer", REASONS["missing_customer"]
+        if event.item_id is None and kind in _NEEDS_ITEM:
+            return "missing_item", kind
+        for name in ("user_id", "session_id", "item_id", "event_id"):
+            value = getattr(event, name)
+            if value is not None and not self._good_id(value):
+                return "bad_id", name
+        for number in (event.price, event.quantity, event.rating):
+            if number is not None and not 0.0 <= number <= _NUMBER_MAX:
+                return "bad_number", f"{number:.17g}"
+        return None
+
+    def _good_id(self, value: str | int) -> bool:
+        text = value if isinstance(value, str) else str(value)
+        return 0 < len(text) <= self._chars_max and text.isprintable()
+
+    def _columns(
+        self, good: list[Event], offsets: Sequence[int], rejects: list[Reject]
+    ) -> EventBatch:
+        events = np.zeros(len(good), EVENT)
+        customers = [_text(e.session_id if e.user_id is None else e.user_id) for e in good]
+        anonymous = [e.user_id is None for e in good]
+        items = ["" if e.item_id is None else _text(e.item_id) for e in good]
+        events["customer"] = [
+            stable_hash(text, seed) for text, seed in zip(customers, anonymous, strict=True)
+        ]
+        events["item"] = [self._item_hash(text) for text in items]
+        events["ts"] = [e.ts for e in good]
+        events["offset"] = offsets
+        events["kind"] = [KIND[e.event or ""] for e in good]
+        events["anonymous"] = anonymous
+        events["value"] = [
+            0.0 if e.price is None else e.price * (1.0 if e.quantity is None else e.quantity)
+            for e in good
+        ]
+        events["session"] = [_short_hash(e.session_id) for e in good]
+        events["event_id"] = [_short_hash(e.event_id) for e in good]
+        return EventBatch(events, customers, items, rejects)
+
+    def _item_hash(self, text: str) -> int:
+        if not text:
+            return 0
+        known = self._items.get(text)
+        if known is None:
+            if len(self._items) >= _HASH_CACHE_MAX:
+                self._items.clear()
+            known = self._items[text] = stable_hash(text)
+        return known
+
+
+def _text(value: str | int | None) -> str:
+    return value if isinstance(value, str) else str(value)
+
+
+def _short_hash(value: str | int | None) -> int:
+    """32-bit hash for comparison within one customer; 0 means none was given."""
+    if value is None:
+        return 0
+    return xxhash.xxh3_64_intdigest(_text(value).encode("utf-8", "surrogatepass")) & 0xFFFFFFFF or 1
+
+
+def _parse_reason(value: bytes, exc: Exception) -> str:
+    if isinstance(exc, msgspec.ValidationError):
+        return "wrong_type"
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return "not_utf8"
+    return "malformed_json"

@@ -1,0 +1,183 @@
+"""Every setting, its unit and its default. The only reader of the environment (``STREAM_APP_*``)."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from stream_app.errors import ConfigurationError
+
+PREFIX = "STREAM_APP_"
+
+
+class Settings(BaseModel):
+    """What an operator can set. Read once at start; wrong values stop the worker there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kafka_url: str = Field(
+        "kafka://127.0.0.1:9092", description="Kafka bootstrap servers, kafka://host:port[,...]"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how to talk to Kafka"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="SASL mechanism, with a SASL_* protocol"
+    )
+    kafka_username: str = Field("", description="SASL user name")
+    kafka_password_file: Path | None = Field(None, description="file with the SASL password")
+    kafka_ca_file: Path | None = Field(None, description="CA certificates, default the system's")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL",
+    )
+    redis_password_file: Path | None = Field(None, description="file with the Redis password")
+    redis_timeout_s: float = Field(5.0, gt=0, le=600, description="seconds to wait for a reply")
+    redis_prefix: str = Field(
+        "sa1:", pattern=r"^[\w.:-]{1,32}$", description="prefix of internal keys"
+    )
+
+    app_id: str = Field(
+        "stream_app", pattern=r"^[\w.-]{1,100}$", description="Faust app and consumer group"
+    )
+    clickstream_topic: str = Field("clickstream", pattern=r"^[\w.-]{1,200}$", description="events")
+    cooccurrence_topic: str = Field(
+        "cooccurrence", pattern=r"^[\w.-]{1,200}$", description="internal: pair counts by item"
+    )
+    recommendations_topic: str = Field(
+        "recommendations", pattern=r"^[\w.-]{1,200}$", description="refreshed lists"
+    )
+    dead_letter_topic: str = Field(
+        "clickstream.dlq", pattern=r"^[\w.-]{1,200}$", description="records that are no events"
+    )
+    clickstream_partitions: int = Field(8, ge=1, le=10_000, description="of events and lists")
+    cooccurrence_partitions: int = Field(8, ge=1, le=10_000, description="of item state")
+    replication_factor: int = Field(1, ge=1, le=10, description="of topics created here")
+    clickstream_retention_days: float = Field(
+        14.0, gt=0, le=36_500, description="days of events to keep; what a rebuild can use"
+    )
+
+    batch_events_max: int = Field(2_000, ge=1, le=10_000, description="events per micro-batch")
+    event_bytes_max: int = Field(65_536, ge=256, le=1_000_000, description="bytes of one event")
+    id_chars_max: int = Field(128, ge=8, le=512, description="characters of an id")
+    future_tolerance_s: float = Field(
+        86_400.0, ge=0, description="seconds an event may lie after its record's own time"
+    )
+    drain_timeout_s: float = Field(
+        20.0, gt=0, le=600, description="seconds to finish work at SIGTERM"
+    )
+
+    list_size: int = Field(10, ge=1, le=100, description="items per list")
+    similar_size: int = Field(20, ge=1, le=50, description="items per similar:<item_id>")
+    trending_size: int = Field(50, ge=1, le=200, description="items of trending:all")
+    exclude_seen: bool = Field(False, description="leave recently seen items out of the lists")
+    refresh_s: float = Field(
+        1.0, gt=0, le=600, description="seconds between refreshes of similar: and trending: keys"
+    )
+    item_cache_age_s: float = Field(
+        2.0, gt=0, le=600, description="seconds another worker's item table may be reused"
+    )
+    item_tables_max: int = Field(
+        200_000, ge=1_000, le=50_000_000, description="neighbour tables in a worker's memory"
+    )
+    items_max: int = Field(
+        2_000_000, ge=1_000, le=100_000_000, description="items in a worker's memory"
+    )
+    user_cache_max: int = Field(
+        100_000, ge=0, le=50_000_000, description="customer states in a worker's memory"
+    )
+    user_ttl_days: float = Field(180.0, gt=0, le=36_500, description="life of customer state")
+    item_ttl_days: float = Field(400.0, gt=0, le=36_500, description="life of item state")
+    list_ttl_days: float = Field(30.0, gt=0, le=36_500, description="life of public keys")
+
+    @field_validator("kafka_url")
+    @classmethod
+    def _kafka_scheme(cls, value: str) -> str:
+        if not value.startswith("kafka://") or len(value) <= len("kafka://"):
+            raise ValueError("must look like kafka://host:port[,host:port...]")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        schemes = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
+        if not value.startswith(schemes):
+            raise ValueError(f"must start with one of {', '.join(schemes)}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if self.item_tables_max > self.items_max:
+            raise ValueError("item_tables_max must not exceed items_max: raise items_max")
+        if self.kafka_security_protocol.startswith("SASL") and not (
+            self.kafka_username and self.kafka_password_file
+        ):
+            raise ValueError("SASL needs kafka_username and kafka_password_file")
+        return self
+
+    @property
+    def bootstrap(self) -> str:
+        """Kafka servers without the scheme, ``host:port[,...]``."""
+        return self.kafka_url.removeprefix("kafka://")
+
+    def kafka_password(self) -> SecretStr | None:
+        """The SASL password, read from its file."""
+        return _secret(self.kafka_password_file, "KAFKA_PASSWORD_FILE")
+
+    def redis_password(self) -> SecretStr | None:
+        """The Redis password, read from its file."""
+        return _secret(self.redis_password_file, "REDIS_PASSWORD_FILE")
+
+
+def _secret(path: Path | None, name: str) -> SecretStr | None:
+    if path is None:
+        return None
+    try:
+        return SecretStr(path.read_text().strip())
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{PREFIX}{name}={path}: cannot be read ({exc.strerror}); give the worker's user"
+            " read access or correct the path"
+        ) from exc
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from ``STREAM_APP_*`` variables.
+
+    Raises :class:`~stream_app.errors.ConfigurationError` naming every wrong variable, its value and
+    what would be right; unknown variables with our prefix are errors, not silence.
+    """
+    environment = os.environ if environment is None else environment
+    given = {k: v for k, v in environment.items() if k.upper().startswith(PREFIX)}
+    problems = []
+    values: dict[str, str] = {}
+    for variable, value in given.items():
+        name = variable[len(PREFIX) :].lower()
+        if name in Settings.model_fields:
+            values[name] = value
+        elif not name.startswith("test_"):  # the test suite's own switches
+            close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            hint = f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
+            problems.append(f"{variable}: there is no such setting{hint}")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as exc:
+        for error in exc.errors():
+            name = str(error["loc"][0]) if error["loc"] else ""
+            shown = "" if "password" in name else f"={values.get(name, '')!r}"
+            help_text = Settings.model_fields[name].description if name else "settings"
+            problems.append(f"{PREFIX}{name.upper()}{shown}: {error['msg']} ({help_text})")
+    if problems:
+        raise ConfigurationError("wrong configuration:\n  " + "\n  ".join(problems))
+    return settings
