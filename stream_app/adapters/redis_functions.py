@@ -1,0 +1,61 @@
+"""Speak with the function library ``stream_app.lua``: build its calls, understand its answers."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from itertools import chain
+
+from stream_app.errors import Fenced, RolledBack
+from stream_app.ports import Claim, Commit, PublicHash
+
+Argument = bytes | str | int
+Command = tuple[Argument, ...]
+
+_SOURCE = files("stream_app.adapters").joinpath("stream_app.lua").read_text()
+# A digest in the name is the version check: the wrong version is simply "not found", and workers of
+# two releases can share a server during a rolling update.
+LIBRARY = "stream_app_" + hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
+CODE = f"#!lua name={LIBRARY}\n" + _SOURCE.replace("@LIBRARY@", LIBRARY)
+
+INTEGER_END = 2**53  # Lua numbers are doubles
+_RESERVED = (b"version", b"epoch")  # fields of a public hash that the function itself writes
+
+
+def function_call(name: str, keys: Sequence[bytes], arguments: Command) -> Command:
+    """Return the command that calls one function of this release's library."""
+    return ("FCALL", f"{LIBRARY}_{name}", len(keys), *keys, *arguments)
+
+
+def commit_call(head: bytes, claim: Claim, step: Commit, *, ttl_ms: int | None) -> Command:
+    """Return the call of ``commit``; ``head`` starts the partition's keys."""
+    assert (step.expected or 0) <= step.cursor < INTEGER_END
+    writes = dict(step.writes)
+    expected = b"" if step.expected is None else step.expected
+    fence: Command = (claim.token, claim.epoch, expected, step.cursor, ttl_ms or b"")
+    keys = [head + b"#cursor", *(head + b":" + id_ for id_ in writes)]
+    return function_call("commit", keys, (*fence, step.meta, step.outbox, *writes.values()))
+
+
+def judge_commit(reply: Sequence[bytes | None], claim: Claim, step: Commit, *, shown: str) -> None:
+    """Raise ``Fenced`` or ``RolledBack`` when ``commit`` refused; ``shown`` names the server."""
+    outcome, cursor, epoch = reply
+    if outcome == b"OK":
+        return
+    at = None if cursor is None else int(cursor)
+    message = (
+        f"{shown}, partition {claim.space}{claim.partition}: we hold epoch {claim.epoch} and "
+        f"expected cursor {step.expected}, but the store has epoch "
+        f"{None if epoch is None else int(epoch)} and cursor {at}"
+    )
+    if outcome == b"ROLLEDBACK":
+        raise RolledBack(f"{message}: it went back in time", cursor=at)
+    raise Fenced(f"{message}: another worker has gone on")
+
+
+def hash_row(record: PublicHash) -> Command:
+    """Return the arguments of ``put_hashes`` for one hash."""
+    assert all(name not in _RESERVED for name, _ in record.fields), record.key
+    assert max(record.version, record.epoch) < INTEGER_END
+    fields: Iterable[Argument] = chain.from_iterable(record.fields)
+    row: Command = ("version", record.version, "epoch", record.epoch, *fields)
+    return (len(row), *row)

@@ -1,0 +1,87 @@
+"""The stores under contract and what only a test does to them: take a backup and put it back."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from redis import Redis
+
+from stream_app.adapters.memory import MemoryPublic, MemoryStore
+from stream_app.adapters.redis_store import RedisStore
+from stream_app.ports import USERS, PublicStore, StateStore
+
+STATE_TTL_MS = 3_600_000
+PUBLIC_TTL_MS = 1_800_000
+
+
+class Backups(Protocol):
+    """A server's data, taken and put back as a whole."""
+
+    def take(self) -> object:
+        """Return everything there is now."""
+        ...
+
+    def put_back(self, backup: object) -> None:
+        """Return to ``backup``, as a server that lost its last writes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """One adapter of each port, empty."""
+
+    state: StateStore
+    public: PublicStore
+    backups: Backups
+
+
+class _MemoryBackups:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def take(self) -> object:
+        return self._store.snapshot()
+
+    def put_back(self, backup: object) -> None:
+        self._store.restore(backup)  # type: ignore[arg-type]
+
+
+class _ServerBackups:
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    def take(self) -> object:
+        return {key: self._client.dump(key) for key in self._client.scan_iter()}
+
+    def put_back(self, backup: object) -> None:
+        assert isinstance(backup, dict)
+        self._client.flushdb()
+        for key, dumped in backup.items():
+            self._client.restore(key, 0, dumped)
+
+
+@asynccontextmanager
+async def opened(kind: str, url: str) -> AsyncIterator[Stores]:
+    """Stores of ``kind`` ``memory``, or those of the empty server at ``url``."""
+    if kind == "memory":
+        memory = MemoryStore()
+        yield Stores(memory, MemoryPublic(), _MemoryBackups(memory))
+        return
+    store = redis_store(url)
+    with Redis.from_url(url, protocol=2) as client:
+        try:
+            yield Stores(store, store, _ServerBackups(client))
+        finally:
+            await store.close()
+
+
+def redis_store(url: str, *, timeout_ms: int = 5_000, connections_max: int = 8) -> RedisStore:
+    """Return a store with the lifetimes of the tests; user state and public keys expire."""
+    return RedisStore(
+        url,
+        state_ttl_ms={USERS: STATE_TTL_MS},
+        public_ttl_ms=PUBLIC_TTL_MS,
+        timeout_ms=timeout_ms,
+        connections_max=connections_max,
+    )
