@@ -1,5 +1,6 @@
 """Servers for the tests: one broker and one Valkey a session, names and data of a test's own."""
 
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import count
@@ -44,7 +45,10 @@ def kafka_process() -> Iterator[ApacheKafka]:
     try:
         broker = ApacheKafka()
     except KafkaUnavailable as exc:
-        pytest.fail(f"this test kills its broker, so it needs Java and Maven: {exc}", pytrace=False)
+        reason = f"this test kills its broker, so it needs Java and Maven: {exc}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
     with broker:
         yield broker
 
