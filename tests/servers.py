@@ -63,6 +63,8 @@ def kafka_jars() -> Path:
         shutil.copy(pom, partial)
         shutil.rmtree(jars_dir, ignore_errors=True)
         partial.rename(jars_dir)  # at once, so that a broken download is never taken for the jars
+    except subprocess.TimeoutExpired as exc:
+        raise KafkaUnavailable(f"Maven did not fetch Kafka's jars in {exc.timeout:g} s") from exc
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return jars_dir
@@ -81,7 +83,11 @@ class ApacheKafka(ServerProcess):
         )
         self._properties = self.dir / "server.properties"
         self._write_properties(options or {})
-        self._format()
+        try:
+            self._format()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def bootstrap(self) -> str:
