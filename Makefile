@@ -28,9 +28,10 @@ test: setup
 test-core: setup
 	$(BIN)/python -m pytest -q stream_app/core tests/core tests/test_architecture.py $(PYTEST_ARGS)
 
-# DEMO_SECONDS and DEMO_FILE (a CSV/JSONL of your own events) are read from the environment.
+# DEMO_SECONDS=60 DEMO_FILE=events.csv (your own events) reach it through the environment, as make
+# passes on what is set there or on its command line.
 demo: setup
-	DEMO_SECONDS="$(DEMO_SECONDS)" DEMO_FILE="$(DEMO_FILE)" $(BIN)/python -m stream_app.demo
+	$(BIN)/python -m stream_app.demo
 
 check: setup
 	$(BIN)/ruff format --check stream_app tests
