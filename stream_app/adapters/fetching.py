@@ -1,0 +1,228 @@
+"""From aiokafka's fetch buffer to :class:`RawBatch`, without an object and a task per record.
+
+Called by :mod:`.transport` in the consumer's thread. It reads aiokafka's private buffer, so the
+places it touches are all here: ``Fetcher._records``, ``PartitionRecords`` and the fetch waiters.
+Control records and aborted transactions are skipped by aiokafka's own iterator.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import aiokafka
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+)
+
+from stream_app.adapters.kafka import Security, translated
+from stream_app.adapters.lanes import Partition
+from stream_app.adapters.limits import Limits
+from stream_app.errors import ConfigurationError
+from stream_app.ports import RawBatch
+
+log = logging.getLogger(__name__)
+
+Owner = TypeVar("Owner")
+
+
+def new_consumer(group: str, *, brokers: Sequence[str], security: Security, limits: Limits) -> Any:
+    """Return an aiokafka consumer of a group that commits nothing and resets nothing by itself."""
+    return aiokafka.AIOKafkaConsumer(
+        client_id=group,
+        group_id=group,
+        bootstrap_servers=list(brokers),
+        partition_assignment_strategy=[RoundRobinPartitionAssignor],
+        enable_auto_commit=False,
+        auto_offset_reset="none",  # positions come from the store, never from a default
+        isolation_level="read_committed",
+        fetch_max_wait_ms=limits.fetch_wait_ms,
+        fetch_max_bytes=limits.fetch_bytes_max,
+        max_partition_fetch_bytes=limits.fetch_partition_bytes_max,
+        request_timeout_ms=int(limits.request_timeout_s * 1000),
+        session_timeout_ms=int(limits.session_timeout_s * 1000),
+        heartbeat_interval_ms=int(limits.heartbeat_interval_s * 1000),
+        rebalance_timeout_ms=int(limits.rebalance_timeout_s * 1000),
+        max_poll_interval_ms=int(limits.poll_interval_max_s * 1000),
+        **security.client_arguments(),
+    )
+
+
+async def fetched(
+    consumer: Any, owners: Mapping[Partition, Owner], *, records_max: int, timeout_s: float
+) -> list[tuple[Owner, list[RawBatch]]]:
+    """Wait until partitions of ``owners`` have records; return them, at most ``records_max`` each.
+
+    Partitions that are not in ``owners`` keep what was prefetched (one fetch) and pause. Everything
+    fetched is returned at once, because aiokafka fetches on only when its buffer is empty. Returns
+    nothing after ``timeout_s``. Raises ``ConfigurationError`` when a position lies beyond the end.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + timeout_s
+    fetcher = consumer._fetcher
+    # Counts as polling: outside of it aiokafka's max_poll_interval runs, and a worker whose main
+    # loop hangs leaves the group.
+    with consumer._subscription.fetch_context():
+        while True:
+            if fetcher._closed:
+                raise ConsumerStoppedError
+            try:
+                taken = await _taken_or_moved(consumer, owners, records_max)
+            except KafkaError as exc:
+                raise translated(exc, "cannot fetch") from exc
+            remaining_s = deadline_s - loop.time()
+            if taken or remaining_s <= 0:
+                return taken
+            waiter = fetcher._create_fetch_waiter()
+            await asyncio.wait([waiter], timeout=remaining_s)
+            if waiter.done():
+                waiter.result()  # raises what the group's coordinator refused
+            else:
+                waiter.cancel()
+
+
+def wake(consumer: Any) -> None:
+    """Let a waiting :func:`fetched` look again; call it in the consumer's loop."""
+    for waiter in list(consumer._fetcher._fetch_waiters):
+        consumer._fetcher._notify(waiter)
+
+
+async def sought(consumer: Any, offsets: Mapping[Partition, int | None]) -> dict[Partition, int]:
+    """Seek (``None``: to the earliest record there is) and return the positions.
+
+    Partitions that were revoked meanwhile are left out.
+    """
+    positions: dict[Partition, int] = {}
+    for (topic, number), offset in offsets.items():
+        tp = aiokafka.TopicPartition(topic, number)
+        try:
+            if offset is None:
+                await consumer.seek_to_beginning(tp)
+                positions[topic, number] = await consumer.position(tp)
+            else:
+                consumer.seek(tp, offset)
+                positions[topic, number] = offset
+        except IllegalStateError:
+            log.info("%s[%d] was revoked before its start offset was set", topic, number)
+    return positions
+
+
+async def committed(consumer: Any, offsets: Mapping[Partition, int], timeout_s: float) -> bool:
+    """Commit to the group; False when it failed.
+
+    Never fatal: the store's cursor is the truth, the group's offsets are there for lag monitors.
+    """
+    assigned = consumer.assignment()
+    wanted = {
+        aiokafka.TopicPartition(*partition): offset
+        for partition, offset in offsets.items()
+        if partition in assigned
+    }
+    if not wanted:
+        return False
+    try:
+        async with asyncio.timeout(timeout_s):
+            await consumer.commit(wanted)
+    except (KafkaError, TimeoutError) as exc:
+        log.warning("offsets were not committed, the next try follows: %r", exc)
+        return False
+    return True
+
+
+def high_water(consumer: Any, partition: Partition) -> int | None:
+    """End of the log as of the last fetch; ``None`` when not assigned or not yet fetched."""
+    tp = aiokafka.TopicPartition(*partition)
+    try:
+        highwater: int | None = consumer.highwater(tp)
+    except IllegalStateError:
+        return None
+    return highwater
+
+
+async def _taken_or_moved(
+    consumer: Any, owners: Mapping[Partition, Owner], records_max: int
+) -> list[tuple[Owner, list[RawBatch]]]:
+    try:
+        return _taken(consumer._fetcher, owners, records_max)
+    except OffsetOutOfRangeError as exc:
+        ((tp, offset),) = exc.args[0].items()
+        await _leave_gap(consumer, tp, offset)
+        return []
+
+
+def _taken(
+    fetcher: Any, owners: Mapping[Partition, Owner], records_max: int
+) -> list[tuple[Owner, list[RawBatch]]]:
+    taken: list[tuple[Owner, list[RawBatch]]] = []
+    for tp in list(fetcher._records):
+        owner = owners.get(tp)
+        if owner is None:
+            continue  # paused, or not positioned yet: a seek discards it
+        result = fetcher._records[tp]
+        if hasattr(result, "check_raise"):
+            if taken:
+                break  # their positions have moved: hand them over, raise at the next call
+            del fetcher._records[tp]
+            fetcher._notify(fetcher._wait_consume_future)
+            result.check_raise()
+        del fetcher._records[tp]
+        fetcher._notify(fetcher._wait_consume_future)  # fetch on while we work
+        if result.check_assignment(tp):
+            taken.append((owner, _batches(tp, result, records_max)))
+    return taken
+
+
+def _bare(_tp: Any, record: Any) -> Any:
+    return record
+
+
+def _batches(tp: Any, result: Any, records_max: int) -> list[RawBatch]:
+    """Unpack one fetch of one partition; one batch without records when there are only markers."""
+    unpacked = result._partition_records
+    unpacked._consumer_record = _bare  # spares a ConsumerRecord of eleven fields per record
+    records = list(unpacked)
+    result._update_position()
+    batches = []
+    for start in range(0, max(len(records), 1), records_max):
+        part = records[start : start + records_max]
+        is_last = start + records_max >= len(records)
+        batches.append(
+            RawBatch(
+                topic=tp.topic,
+                partition=tp.partition,
+                next_offset=unpacked.next_fetch_offset if is_last else part[-1].offset + 1,
+                offsets=[record.offset for record in part],
+                keys=[record.key for record in part],
+                values=[record.value for record in part],
+                timestamps_ms=[record.timestamp for record in part],
+                headers=[record.headers for record in part],
+            )
+        )
+    return batches
+
+
+async def _leave_gap(consumer: Any, tp: Any, offset: int) -> None:
+    """Go on at the log's start when retention was faster than we; else stop with the cure."""
+    first: int = (await consumer.beginning_offsets([tp]))[tp]
+    if offset >= first:
+        raise ConfigurationError(
+            f"the stored position {offset} of {tp.topic}[{tp.partition}] lies beyond the end of "
+            "the log: the topic was created anew or truncated. Restore the topic; or, if its "
+            f"events are gone for good, erase the stored state of partition {tp.partition}, so "
+            f"that it starts again at offset {first}"
+        )
+    log.warning(
+        "%s[%d]: retention removed %d offsets (%d to %d) before they were read; going on at %d",
+        tp.topic,
+        tp.partition,
+        first - offset,
+        offset,
+        first - 1,
+        first,
+    )
+    if consumer.assignment() >= {tp}:
+        consumer.seek(tp, first)

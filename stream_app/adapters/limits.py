@@ -1,0 +1,47 @@
+"""Bounds and times of a worker's consumer. Read by :mod:`.transport`, filled from the settings."""
+
+from dataclasses import dataclass, fields
+
+from stream_app.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a worker fetches ahead and how long it may take.
+
+    Memory per partition: ``buffer_batches_max`` + 1 fetches of ``fetch_partition_bytes_max`` (as
+    compressed), or two batches of ``batch_records_max`` and one fetch, whichever comes first.
+    ``fetch_wait_ms`` is how long the broker holds an empty answer. It delays no record, but a
+    partition whose buffer ran empty while the answer for others is held waits for it.
+    ``drain_timeout_s`` is what a handler call gets to finish when its partition is taken away or
+    the worker stops; ``poll_interval_max_s`` how long the main loop may hang before the worker
+    leaves the group.
+    """
+
+    batch_records_max: int = 4_000
+    buffer_batches_max: int = 16
+    fetch_bytes_max: int = 16_777_216
+    fetch_partition_bytes_max: int = 1_048_576
+    fetch_wait_ms: int = 100
+    session_timeout_s: float = 10.0
+    heartbeat_interval_s: float = 2.0
+    rebalance_timeout_s: float = 60.0
+    poll_interval_max_s: float = 300.0
+    request_timeout_s: float = 30.0
+    commit_interval_s: float = 1.0
+    drain_timeout_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value <= 0:
+                raise ConfigurationError(f"{field.name}={value} must be above 0")
+        for less, more in (
+            ("heartbeat_interval_s", "session_timeout_s"),
+            ("session_timeout_s", "request_timeout_s"),
+            ("drain_timeout_s", "rebalance_timeout_s"),
+        ):
+            if getattr(self, less) >= getattr(self, more):
+                raise ConfigurationError(
+                    f"{less}={getattr(self, less)} must be below {more}={getattr(self, more)}"
+                )
