@@ -24,6 +24,7 @@ _RETRY_CURES = {  # first word of the server's error → what brings it back; re
 }
 _OLD_SERVER = "functions need Redis 7 or newer, or Valkey 7.2 or newer: update the server"
 _NO_ANSWER = "start it, or correct the address; retried until it answers"
+_OTHER = "see the server's log; retried until it succeeds"
 
 
 class FunctionMissing(StoreUnavailable):
@@ -45,6 +46,8 @@ def refusal(server: str, code: str, detail: str) -> StreamAppError:
         return FunctionMissing(f"{message}; it is loaded again with the next call")
     if "unknown command" in detail and "FCALL" in detail:
         return ConfigurationError(f"{message}; {_OLD_SERVER}")
+    if "ACL failure in script" in detail:
+        code = "NOPERM"
     if code in _CONFIGURATION_CURES:
         return ConfigurationError(f"{message}; {_CONFIGURATION_CURES[code]}")
-    return StoreUnavailable(f"{message}; {_RETRY_CURES.get(code, _NO_ANSWER)}")
+    return StoreUnavailable(f"{message}; {_RETRY_CURES.get(code, _OTHER if code else _NO_ANSWER)}")

@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 import hiredis
-from redis.asyncio import ConnectionPool, RedisCluster, Sentinel
+from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -250,8 +250,17 @@ class _Link(Protocol):
 class _ServerLink:
     """One server, or the master that Sentinel names: pooled connections, commands packed in C."""
 
-    def __init__(self, pool: ConnectionPool, *, timeout_ms: int, connections_max: int) -> None:
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        sentinels: Sequence[Redis] = (),
+        /,
+        *,
+        timeout_ms: int,
+        connections_max: int,
+    ) -> None:
         self._pool = pool
+        self._sentinels = sentinels
         self._timeout_s = timeout_ms / 1000
         self._free = asyncio.Semaphore(connections_max)
 
@@ -279,6 +288,8 @@ class _ServerLink:
 
     async def close(self) -> None:
         await self._pool.disconnect()
+        for sentinel in self._sentinels:
+            await sentinel.aclose()
 
 
 class _ClusterLink:
@@ -379,4 +390,4 @@ def _connect(
     master = SentinelConnectionPool(  # type: ignore[no-untyped-call]
         address.master, sentinel, ssl=tls, socket_timeout=None, **(parsed | options)
     )
-    return _ServerLink(master, **limits)
+    return _ServerLink(master, sentinel.sentinels, **limits)

@@ -68,20 +68,24 @@ async def opened(kind: str, url: str) -> AsyncIterator[Stores]:
         memory = MemoryStore()
         yield Stores(memory, MemoryPublic(), _MemoryBackups(memory))
         return
-    store = redis_store(url)
     with Redis.from_url(url, protocol=2) as client:
-        try:
+        async with redis_store(url) as store:
             yield Stores(store, store, _ServerBackups(client))
-        finally:
-            await store.close()
 
 
-def redis_store(url: str, *, timeout_ms: int = 5_000, connections_max: int = 8) -> RedisStore:
+@asynccontextmanager
+async def redis_store(
+    url: str, *, timeout_ms: int = 5_000, connections_max: int = 8
+) -> AsyncIterator[RedisStore]:
     """Return a store with the lifetimes of the tests; user state and public keys expire."""
-    return RedisStore(
+    store = RedisStore(
         url,
         state_ttl_ms={USERS: STATE_TTL_MS},
         public_ttl_ms=PUBLIC_TTL_MS,
         timeout_ms=timeout_ms,
         connections_max=connections_max,
     )
+    try:
+        yield store
+    finally:
+        await store.close()
