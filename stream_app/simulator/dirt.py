@@ -58,14 +58,16 @@ def lateness_s(rows: Rows) -> NDArray[np.float64]:
 def soil(kind: str, value: bytes, seq: int) -> bytes:
     """The bytes of a clean event, spoilt; variants of a kind take turns by ``seq``."""
     turn = seq % 3
-    name_end = value.index(b'"', value.index(b'"event":"') + 9)
+    name_begin = value.index(b'"event":"') + 9
+    name_end = value.index(b'"', name_begin)
     if kind == "malformed_json":
         return (value[: len(value) // 2], value[:-1], b"not json at all %d" % seq)[turn]
     if kind == "missing_fields":
         if turn == 0:  # nobody
             return value.replace(b'"user_id"', b'"nobody"').replace(b'"session_id"', b'"nowhere"')
         if turn == 1:  # nothing to act on
-            return value.replace(b'"item_id"', b'"no_item"').replace(b'"search"', b'"view"')
+            value = value[:name_begin] + b"view" + value[name_end:]
+            return value.replace(b'"item_id"', b'"no_item"')
         return value[: value.rindex(b',"ts":')] + b"}"
     if kind == "absurd_time":
         return (
@@ -73,9 +75,9 @@ def soil(kind: str, value: bytes, seq: int) -> bytes:
             + (b"-86400.0}", b"99999999999.5}", b'"yesterday"}')[turn]
         )
     if kind == "unknown_type":
-        return value[: value.index(b'"event":"') + 9] + b"teleport" + value[name_end:]
+        return value[:name_begin] + b"teleport" + value[name_end:]
     if kind == "oversize":
         return value[:-1] + b',"title":"' + _filler + b'"}'
     if kind == "not_utf8":
-        return value[:-1] + b',"title":"\xff\xfe\xc3\x28"}'
+        return value.replace(b'"channel":"', b'"channel":"\xff\xfe\xc3\x28')
     return value

@@ -7,6 +7,9 @@ import numpy as np
 import orjson
 import pytest
 
+from stream_app.events import EventDecoder
+from stream_app.ports import RawBatch
+from stream_app.settings import load_settings
 from stream_app.simulator import DIRT, LIVE, Shop
 from stream_app.simulator.wire import TYPES, event_types
 
@@ -175,6 +178,22 @@ def test_dirt_is_counted_by_kind_and_is_what_it_says() -> None:
             found["absurd_time"] += 1
     for kind in set(DIRT) - {"late"}:
         assert found[kind] == shop.dirt[kind], kind
+
+
+def test_the_decoder_sets_exactly_the_unusable_dirt_aside() -> None:
+    shop = small(dirty=0.2)
+    values = [value for _, value in shop.events(5_000)]
+    n = len(values)
+    batch = RawBatch("clickstream", 0, n, range(n), [None] * n, values, [0] * n, [()] * n)
+    rejects = EventDecoder(load_settings({})).decode(batch).rejects
+    assert len(rejects) == shop.dirt.total() - shop.dirt["duplicate"] - shop.dirt["late"]
+    reasons = Counter(reject.reason for reject in rejects)
+    assert reasons["oversize"] == shop.dirt["oversize"]
+    assert reasons["not_utf8"] == shop.dirt["not_utf8"]
+    assert reasons["malformed_json"] == shop.dirt["malformed_json"]
+    assert reasons["unknown_event"] == shop.dirt["unknown_type"]
+    assert reasons["missing_customer"] and reasons["missing_item"] and reasons["missing_field"]
+    assert reasons["absurd_time"] and reasons["wrong_type"]
 
 
 def test_the_caller_may_stamp_events_with_real_time() -> None:
