@@ -88,7 +88,7 @@ def _funnel(board: Board) -> Panel:
     most = max((count for _, count in steps), default=1)
     for step, count in steps:
         bar = "█" * max(1, round(bar_width * count / most))
-        table.add_row(step, Text(bar, style="cyan"), str(count))
+        table.add_row(Text(step), Text(bar, style="cyan"), str(count))
     return Panel(table, title="customers by step")
 
 
@@ -96,7 +96,7 @@ def _trending(board: Board, titles: Titles) -> Panel:
     table = Table.grid(padding=(0, 1))
     for entry in board.trending[:trending_shown]:
         item = str(entry["item_id"])
-        table.add_row(titles.get(item, item)[:title_width], f"{float(entry['score']):.1f}")
+        table.add_row(_title(item, titles), f"{float(entry['score']):.1f}")
     return Panel(table, title="trending")
 
 
@@ -114,18 +114,23 @@ def _customer(board: Board, titles: Titles) -> Panel:
     both = Table.grid(padding=(0, 3))
     both.add_row(Text("last events", style="dim"), Text("their list now", style="dim"))
     both.add_row(events, _list(followed, titles))
-    return Panel(both, title=title)
+    return Panel(both, title=Text(title))
 
 
 def _subject(event: Mapping[str, Any], titles: Titles) -> Text:
-    item = str(event.get("item_id", ""))
-    return Text(titles.get(item, item or str(event.get("query", "")))[:title_width])
+    if "item_id" in event:
+        return _title(str(event["item_id"]), titles)
+    return Text(str(event.get("query", ""))[:title_width])
+
+
+def _title(item: str, titles: Titles) -> Text:
+    return Text(titles.get(item, item)[:title_width])  # as Text: square brackets are no mark-up
 
 
 def _list(followed: Followed, titles: Titles) -> Table:
     table = Table.grid(padding=(0, 1))
     for place, item in enumerate(followed.items[:list_shown]):
-        table.add_row(_move(followed, place, item), titles.get(item, item)[:title_width])
+        table.add_row(_move(followed, place, item), _title(item, titles))
     return table
 
 
