@@ -13,7 +13,6 @@ Keys, ``p`` the partition and ``u`` or ``i`` the space; the braces keep a partit
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any, Protocol
 
 import hiredis
@@ -136,14 +135,14 @@ class RedisStore:
     async def put_hashes(self, records: Sequence[PublicHash]) -> int:
         """See :meth:`stream_app.ports.PublicStore.put_hashes`."""
         keys = [record.key.encode() for record in records]
-        rows = [hash_row(record) for record in records]
+        rows = list(map(hash_row, records))
         return sum(await self._call_public("put_hashes", keys, rows))
 
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         """See :meth:`stream_app.ports.PublicStore.put_values`. An empty value deletes the key."""
         values = dict(pairs)
-        rows = [(value,) for value in values.values()]
-        await self._call_public("put_values", [key.encode() for key in values], rows)
+        keys = [key.encode() for key in values]
+        await self._call_public("put_values", keys, list(values.values()))
 
     async def get(self, key: str) -> dict[bytes, bytes] | bytes | None:
         """See :meth:`stream_app.ports.PublicStore.get`.
@@ -189,14 +188,14 @@ class RedisStore:
         return b"%b{%b%d}" % (self._prefix.encode(), space.encode(), partition)
 
     async def _call_public(
-        self, name: str, keys: Sequence[bytes], rows: Sequence[Command]
+        self, name: str, keys: Sequence[bytes], values: Sequence[bytes]
     ) -> list[Any]:
-        """Call a function of public keys once for each slot, with the lifetime and their rows."""
+        """Call a function of public keys once for each slot: the lifetime, one value for each."""
         calls: list[Call] = []
         for group in self._link.groups(keys):
             own_keys = [keys[position] for position in group]
-            own_rows = chain.from_iterable(rows[position] for position in group)
-            command = function_call(name, own_keys, (self._public_ttl_ms or b"", *own_rows))
+            own_values = (values[position] for position in group)
+            command = function_call(name, own_keys, (self._public_ttl_ms or b"", *own_values))
             calls.append((own_keys[0], command))
         return await self._fcall(calls)
 

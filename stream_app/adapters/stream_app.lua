@@ -94,25 +94,26 @@ local function newer(stored, version, epoch)
   return stored_epoch > epoch
 end
 
--- KEYS: one per hash. ARGV: ttl_ms, then per hash: how many arguments follow, and
--- 'version', its value, 'epoch', its value, then field, value, ... Returns how many were replaced.
+-- KEYS: one per hash. ARGV: ttl_ms, then one row per hash: 'version', its value, 'epoch', its value,
+-- field, value, ... as a count and length-prefixed strings, all lengths in four bytes, big-endian
+-- (a row as one argument costs a third less than its twenty). Returns how many were replaced.
 local function put_hashes(keys, args)
-  local ttl_ms, at, replaced = args[1], 2, 0
+  local ttl_ms, replaced = args[1], 0
   for i = 1, #keys do
-    local last = at + tonumber(args[at])
+    local n = struct.unpack('>I4', args[i + 1])
+    local row = { struct.unpack('>' .. string.rep('I4c0', n), args[i + 1], 5) }
     local stored = redis.call('HMGET', keys[i], 'version', 'epoch')
-    if not newer(stored, tonumber(args[at + 2]), tonumber(args[at + 4])) then
-      redis.call('HSET', keys[i], unpack(args, at + 1, last))
-      if redis.call('HLEN', keys[i]) ~= (last - at) / 2 then -- the old record had other fields
+    if not newer(stored, tonumber(row[2]), tonumber(row[4])) then
+      redis.call('HSET', keys[i], unpack(row, 1, n))
+      if redis.call('HLEN', keys[i]) ~= n / 2 then -- the old record had other fields
         redis.call('DEL', keys[i])
-        redis.call('HSET', keys[i], unpack(args, at + 1, last))
+        redis.call('HSET', keys[i], unpack(row, 1, n))
       end
       if ttl_ms ~= '' then
         redis.call('PEXPIRE', keys[i], ttl_ms)
       end
       replaced = replaced + 1
     end
-    at = last + 1
   end
   return replaced
 end
