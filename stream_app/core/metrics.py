@@ -1,9 +1,9 @@
 """Measure ranked lists. Called by the offline evaluation and by the live feedback loop.
 
-Every test event is one *prediction*. ``ranks`` holds, per prediction, the 1-based rank of the single
-target, 0 when it is not in the list; ``recommended`` holds the lists as item indices ``(n, k)``,
-padded with -1 on the right. Definitions: Herlocker et al. 2004 and Ricci et al., Recommender
-Systems Handbook, 2nd ed., ch. 8; each function names its own source where it has one.
+Every test event is one *prediction*. ``ranks`` holds, per prediction, the 1-based rank of the
+single target, 0 when it is not in the list; ``recommended`` holds the lists as item indices
+``(n, k)``, padded with -1 on the right. Definitions: Herlocker et al. 2004 and Ricci et al.,
+Recommender Systems Handbook, 2nd ed., ch. 8; each function names its own source where it has one.
 A measure over nothing is NaN, never 0.
 """
 
