@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from stream_app.core.learn import EVENT
 from stream_app.core.model import KIND, KINDS
+from stream_app.hashing import short_hash, stable_hash
 from stream_app.ports import RawBatch
 from stream_app.settings import Settings
 
@@ -70,15 +70,6 @@ class EventBatch(NamedTuple):
 
 
 _decode = msgspec.json.Decoder(Event).decode
-
-
-def stable_hash(text: str, seed: int = 0) -> int:
-    """64-bit id of a text, never 0; the same on every machine and in every release (XXH3).
-
-    >>> stable_hash("sku-1") == stable_hash("sku-1"), stable_hash("a") == stable_hash("a", seed=1)
-    (True, False)
-    """
-    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"), seed) or 1
 
 
 class EventDecoder:
@@ -177,8 +168,12 @@ class EventDecoder:
             0.0 if e.price is None else e.price * (1.0 if e.quantity is None else e.quantity)
             for e in good
         ]
-        events["session"] = [_short_hash(e.session_id) for e in good]
-        events["event_id"] = [_short_hash(e.event_id) for e in good]
+        events["session"] = [
+            0 if e.session_id is None else short_hash(_text(e.session_id)) for e in good
+        ]
+        events["event_id"] = [
+            0 if e.event_id is None else short_hash(_text(e.event_id)) for e in good
+        ]
         return EventBatch(events, customers, items, rejects)
 
     def _item_hash(self, text: str) -> int:
@@ -194,13 +189,6 @@ class EventDecoder:
 
 def _text(value: str | int | None) -> str:
     return value if isinstance(value, str) else str(value)
-
-
-def _short_hash(value: str | int | None) -> int:
-    """32-bit hash for comparison within one customer; 0 means none was given."""
-    if value is None:
-        return 0
-    return xxhash.xxh3_64_intdigest(_text(value).encode("utf-8", "surrogatepass")) & 0xFFFFFFFF or 1
 
 
 def _parse_reason(value: bytes, exc: Exception) -> str:

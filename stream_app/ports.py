@@ -4,6 +4,7 @@ Adapters: :mod:`stream_app.adapters.redis_store`, :mod:`stream_app.adapters.kafk
 in-memory ones of :mod:`stream_app.adapters.memory`, kept equal by one contract suite.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +35,22 @@ class RawBatch:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def since(self, offset: int | None) -> "RawBatch":
+        """The records from ``offset`` on: what a redelivered batch has that was not applied yet."""
+        if offset is None or not self.offsets or self.offsets[0] >= offset:
+            return self
+        first = bisect_left(self.offsets, offset)
+        return RawBatch(
+            self.topic,
+            self.partition,
+            max(self.next_offset, offset),
+            self.offsets[first:],
+            self.keys[first:],
+            self.values[first:],
+            self.timestamps_ms[first:],
+            self.headers[first:],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,8 @@ NODE = np.dtype(
         ("popularity", "f8"),
         ("loaded_at", "f8"),  # the caller's clock; -inf = never
         ("row", "i4"),
-        ("known", "u1"),  # masses and table are those of the store, or newer
+        ("known", "u1"),  # masses and table have been read from the store, or made here
+        ("authority", "u1"),  # made here: this worker owns the item and nobody else writes it
     ],
     align=True,
 )
@@ -97,6 +98,7 @@ def _ensure(
             nodes[node].id = ids[k]
             nodes[node].row = -1
             nodes[node].known = 0
+            nodes[node].authority = 0
             nodes[node].loaded_at = -np.inf
             nodes[node].mass = 0.0
             nodes[node].out = 0.0
@@ -283,16 +285,40 @@ class ItemTables:
         oldest = candidates[np.argsort(self.row_used[candidates], kind="stable")[:count]]
         nodes = self.row_node[oldest]
         self.nodes["row"][nodes] = -1
-        self.nodes["known"][nodes] = 0
+        self.nodes["authority"][nodes] = 0
+        self.nodes["loaded_at"][nodes] = -np.inf
         self.row_node[oldest] = -1
         self.free_rows.extend(oldest.tolist())
         return count
 
     def forget(self, partition: int, partitions: int) -> None:
         """Read every item of ``partition`` again before its next use."""
-        mine = self.nodes["id"][: self.nodes_n] % np.uint64(partitions) == partition
-        self.nodes["known"][: self.nodes_n][mine] = 0
-        self.nodes["loaded_at"][: self.nodes_n][mine] = -np.inf
+        ids = self.nodes["id"][: self.nodes_n]
+        mine = np.flatnonzero(ids % np.uint64(partitions) == partition)
+        self.nodes["authority"][mine] = 0
+        self.nodes["loaded_at"][mine] = -np.inf
+
+    def stale(self, nodes: NDArray[np.int64], *, before: float) -> NDArray[np.bool_]:
+        """Which of ``nodes`` LEARN has to read: neither ours nor read since ``before``."""
+        node = self.nodes[nodes]
+        result: NDArray[np.bool_] = (node["authority"] == 0) & (node["loaded_at"] < before)
+        return result
+
+    def unknown_neighbours(self, nodes: NDArray[np.int64], *, limit: int) -> NDArray[np.uint64]:
+        """Ids, at most ``limit``, in the tables of ``nodes`` whose masses are not known yet."""
+        rows = self.nodes["row"][nodes]
+        rows = rows[rows >= 0]
+        counts = self.filled[rows].astype(np.int64)
+        found = np.unique(self.neighbour[np.repeat(rows, counts), _ranges(counts)])
+        unknown = found[self.nodes["known"][found] == 0][:limit]
+        ids: NDArray[np.uint64] = self.nodes["id"][unknown]
+        return ids
+
+    def set_names(self, ids: NDArray[np.uint64], names: Sequence[str]) -> None:
+        """Remember the texts of item ids."""
+        for node, name in zip(self.ensure(ids).tolist(), names, strict=True):
+            if not self.names[node]:
+                self.names[node] = name
 
     # -- blobs -------------------------------------------------------------------------------
 

@@ -1,0 +1,29 @@
+"""Composition root: ``faust -A stream_app.app worker -l info`` and the other commands."""
+
+from stream_app.adapters.limits import Limits
+from stream_app.adapters.transport import add_stage, make_app
+from stream_app.commands import register
+from stream_app.settings import load_settings
+from stream_app.worker import Worker, security
+
+settings = load_settings()
+worker = Worker(settings)
+
+app = make_app(
+    settings.app_id,
+    brokers=settings.bootstrap.split(","),
+    start_offsets=worker.start_offsets,
+    on_revoked=worker.on_revoked,
+    security=security(settings),
+    limits=Limits(
+        batch_records_max=settings.batch_events_max,
+        drain_timeout_s=settings.drain_timeout_s,
+    ),
+    web_host=settings.web_host,
+    web_port=settings.web_port,
+)
+
+add_stage(app, "learn", settings.clickstream_topic, worker.stages.learn.process)
+add_stage(app, "relate", settings.cooccurrence_topic, worker.stages.relate.process)
+app.timer(settings.refresh_s)(worker.refresh)
+register(app, settings)

@@ -1,0 +1,12 @@
+"""The commands of ``faust -A stream_app.app``, besides Faust's own."""
+
+from typing import Any
+
+from stream_app.commands import dead_letters, look, offline, operate
+from stream_app.settings import Settings
+
+
+def register(app: Any, settings: Settings) -> None:
+    """Add every command to the Faust ``app``."""
+    for module in (operate, look, dead_letters, offline):
+        module.register(app, settings)

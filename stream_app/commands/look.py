@@ -1,0 +1,101 @@
+"""``recommend``, ``similar`` and ``profile``: what a storefront would read, for people."""
+
+from typing import Any
+
+import click
+import numpy as np
+import orjson
+from rich.table import Table
+
+from stream_app.adapters.partitioning import partition_of
+from stream_app.adapters.redis_store import RedisStore
+from stream_app.commands.console import command, console, plain
+from stream_app.core.state import decode_users
+from stream_app.errors import StreamAppError
+from stream_app.hashing import stable_hash
+from stream_app.ports import USERS
+from stream_app.profiles import profile_of
+from stream_app.settings import Settings
+from stream_app.worker import redis_store
+
+
+def register(app: Any, settings: Settings) -> None:
+    """Add the commands of this module to ``app``."""
+
+    async def recommend(user: str, name: str | None, why: bool) -> None:
+        """Show the lists of USER as they stand in Redis."""
+        store = redis_store(settings)
+        try:
+            found = await store.get(f"rec:{user}")
+        finally:
+            await store.close()
+        if not isinstance(found, dict):
+            raise StreamAppError(
+                f"there are no lists for customer {user!r}: no event of theirs was applied yet, or"
+                " they expired; `profile` shows what is known, `check` whether events are applied"
+            )
+        lists = {
+            key.decode(): orjson.loads(value)
+            for key, value in found.items()
+            if value.startswith(b"[")
+        }
+        if name is not None and name not in lists:
+            raise StreamAppError(f"customer {user!r} has no list {name!r}; there are {sorted(lists)}")
+        _print_head(user, found)
+        for key in sorted(lists) if name is None else [name]:
+            _print_list(key, lists[key], why)
+
+    async def similar(item: str) -> None:
+        """Show the items most similar to ITEM."""
+        store = redis_store(settings)
+        try:
+            found = await store.get(f"similar:{item}")
+        finally:
+            await store.close()
+        if not isinstance(found, bytes):
+            raise StreamAppError(f"item {item!r} has no neighbours: no session had it with another")
+        _print_list(f"similar to {item}", orjson.loads(found), why=False)
+
+    async def profile(user: str) -> None:
+        """Show what is known of USER, as JSON."""
+        store = redis_store(settings)
+        try:
+            plain(orjson.dumps(await _profile(store, settings, user)).decode())
+        finally:
+            await store.close()
+
+    app.command(
+        click.argument("user"),
+        click.option("--list", "name", default=None, help="Only this list."),
+        click.option("--why", is_flag=True, help="Say what each item was drawn from."),
+    )(command(recommend))
+    app.command(click.argument("item"))(command(similar))
+    app.command(click.argument("user"))(command(profile))
+
+
+async def _profile(store: RedisStore, settings: Settings, user: str) -> dict[str, Any]:
+    partition = partition_of(user.encode(), settings.clickstream_partitions)
+    for anonymous in (0, 1):
+        ids = np.array([stable_hash(user, anonymous)], np.uint64)
+        (blob,) = await store.load(USERS, [partition], [ids[0].tobytes()])
+        if blob:
+            return {"user_id": user} | profile_of(decode_users(ids, [blob])[0])
+    raise StreamAppError(f"customer {user!r} is not known: none of their events was applied yet")
+
+
+def _print_head(user: str, found: dict[bytes, bytes]) -> None:
+    text = {key.decode(): value.decode() for key, value in found.items()}
+    console.print(
+        f"{user}: step {text['step']} (before: {text['previous_step']}, likely next:"
+        f" {text['next_step']}), version {text['version']}",
+        markup=False,
+    )
+
+
+def _print_list(name: str, items: list[dict[str, Any]], why: bool) -> None:
+    table = Table("item_id", "score", *(["source", "because of"] if why else []), title=name)
+    for item in items:
+        reason = item["reason"]
+        row = [item["item_id"], f"{item['score']:.4f}"]
+        table.add_row(*row, *([reason["source"], reason.get("because", "-")] if why else []))
+    console.print(table)

@@ -1,0 +1,105 @@
+"""``evaluate``, ``fit-intent`` and ``fit-support``: measure models on files; no server needed."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.table import Table
+
+from stream_app.commands.console import command, console, plain
+from stream_app.offline import evaluate as evaluation
+from stream_app.offline.eventfile import read_events
+from stream_app.settings import Settings
+
+_SHOWN = (
+    "n",
+    "hit_rate",
+    "mrr",
+    "ndcg",
+    "precision",
+    "recall",
+    "f1",
+    "coverage",
+    "popularity_percentile",
+    "novelty_bits",
+    "gini",
+    "predictions_per_second",
+)
+_FILE = click.Path(dir_okay=False)
+_JSON = click.option("--json", "json_only", is_flag=True, help="Print only the JSON object.")
+
+
+def register(app: Any, settings: Settings) -> None:
+    """Add the commands of this module to ``app``."""
+
+    async def evaluate(
+        train: str,
+        test: str,
+        protocol: str,
+        group: str | None,
+        k: int,
+        targets: str | None,
+        exclude_seen: bool,
+        json_only: bool,
+    ) -> None:
+        """Replay TRAIN then TEST through the pipeline and rank what customers did next."""
+        tables = read_events(Path(train)), read_events(Path(test))
+        question = evaluation.Question(
+            protocol,
+            evaluation.group_of(*tables, group),
+            k,
+            evaluation.targets_of(targets),
+            exclude_seen,
+        )
+        result = await evaluation.evaluate(*tables, question, settings)
+        if not json_only:
+            _print(result)
+        plain(orjson.dumps(result).decode())
+
+    async def fit_intent(train: str, test: str, label: str, json_only: bool) -> None:
+        """Train and test the purchase-intent model on tables of sessions."""
+        from stream_app.offline.fit import run_fit_intent
+
+        run_fit_intent(train, test, label, json_only)
+
+    async def fit_support(train: str, test: str, text: str, label: str, json_only: bool) -> None:
+        """Train and test the support-intent model on tables of messages."""
+        from stream_app.offline.fit import run_fit_support
+
+        run_fit_support(train, test, text, label, json_only)
+
+    files = (
+        click.option("--train", type=_FILE, required=True, help="File to learn from."),
+        click.option("--test", type=_FILE, required=True, help="File to measure on."),
+    )
+    app.command(
+        *files,
+        click.option("--protocol", type=click.Choice(evaluation.PROTOCOLS), default="live"),
+        click.option("--group", default=None, help="session_id or user_id; default: what is there."),
+        click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
+        click.option("--targets", default=None, help="Event types to predict, comma-separated."),
+        click.option("--exclude-seen", is_flag=True, help="Recommend no item seen recently."),
+        _JSON,
+    )(command(evaluate))
+    label = click.option("--label", required=True, help="Column to predict.")
+    app.command(*files, label, _JSON)(command(fit_intent))
+    text = click.option("--text", required=True, help="Column with the message.")
+    app.command(*files, text, label, _JSON)(command(fit_support))
+
+
+def _print(result: dict[str, Any]) -> None:
+    table = Table("measure", "value", title=f"{result['protocol']}, by {result['group']}")
+    for name in _SHOWN:
+        value = result[name]
+        interval = result.get(f"{name}_interval")
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+        if interval:
+            shown += f"  (95 %: {interval[0]:.4f} … {interval[1]:.4f})"
+        table.add_row(name, shown)
+    console.print(table)
+    for part in ("by_step", "by_event"):
+        split = Table(part.removeprefix("by_"), "n", "hit_rate", "mrr")
+        for label, row in result[part].items():
+            split.add_row(label, str(row["n"]), f"{row['hit_rate']:.4f}", f"{row['mrr']:.4f}")
+        console.print(split)

@@ -1,0 +1,51 @@
+"""Put the stages together over given adapters: the worker's way and replay's way are this one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stream_app.core.model import Model
+from stream_app.core.tables import ItemTables
+from stream_app.items import ItemReader
+from stream_app.pipeline import Learn
+from stream_app.ports import Log, PublicStore, StateStore
+from stream_app.publishing import Publisher
+from stream_app.relating import Relate
+from stream_app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The two stages of a worker and the item tables they share."""
+
+    learn: Learn
+    relate: Relate
+    items: ItemReader
+
+
+def compose(
+    settings: Settings,
+    *,
+    store: StateStore,
+    public: PublicStore,
+    log: Log,
+    clock: Callable[[], float],
+    model: Model | None = None,
+) -> Stages:
+    """Stages over the given adapters; ``clock`` gives unix seconds."""
+    tables = ItemTables(
+        model or Model(), rows_max=settings.item_tables_max, nodes_max=settings.items_max
+    )
+    items = ItemReader(
+        store,
+        tables,
+        partitions=settings.cooccurrence_partitions,
+        cache_age_s=settings.item_cache_age_s,
+        refresh_s=settings.refresh_s,
+        clock=clock,
+    )
+    publisher = Publisher(log, public, items, settings)
+    return Stages(
+        Learn(settings, store, log, publisher, items, clock),
+        Relate(settings, store, public, log, items, clock),
+        items,
+    )

@@ -1,0 +1,64 @@
+"""Item-to-item lists: the neighbours of one item by the cosine reading of its counts."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.jit import kernel
+from stream_app.core.scoring import View
+from stream_app.core.tables import ItemTables
+
+
+@kernel
+def similar_nodes(
+    view: View,
+    nodes: NDArray[np.int64],
+    prior: float,
+    out: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    counts: NDArray[np.int64],
+) -> None:
+    """For each node its best neighbours, s / sqrt(m_y * (m_c + prior)), ties by id."""
+    size = out.shape[1]
+    for i in range(len(nodes)):
+        y = nodes[i]
+        row = view.nodes[y].row
+        mass = view.nodes[y].mass
+        m = 0
+        if row >= 0 and mass > 0.0:
+            for k in range(view.filled[row]):
+                c = view.neighbour[row, k]
+                s = view.forward[row, k] + view.backward[row, k]
+                if c == y or s <= 0.0 or view.nodes[c].known == 0:
+                    continue
+                v = s / np.sqrt(mass * (max(view.nodes[c].mass, 0.0) + prior))
+                if m == size:
+                    if v <= scores[i, m - 1]:
+                        continue
+                    m -= 1
+                at = m
+                while at > 0 and (
+                    scores[i, at - 1] < v
+                    or (
+                        scores[i, at - 1] == v and view.nodes[out[i, at - 1]].id > view.nodes[c].id
+                    )
+                ):
+                    out[i, at] = out[i, at - 1]
+                    scores[i, at] = scores[i, at - 1]
+                    at -= 1
+                out[i, at] = c
+                scores[i, at] = v
+                m += 1
+        counts[i] = m
+
+
+def similar_items(
+    tables: ItemTables, nodes: NDArray[np.int64], *, size: int, ts: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Neighbour nodes ``(n, size)``, scores ``(n, size)`` and counts ``(n,)`` as of time ``ts``."""
+    out = np.full((len(nodes), size), -1, np.int64)
+    scores = np.zeros((len(nodes), size))
+    counts = np.zeros(len(nodes), np.int64)
+    view = View(tables.nodes, tables.neighbour, tables.forward, tables.backward, tables.filled)
+    prior = tables.model.mass_prior * tables.growth(ts)
+    similar_nodes(view, nodes, prior, out, scores, counts)
+    return out, scores, counts

@@ -1,0 +1,171 @@
+"""LEARN's reading side of item state: what this worker does not own, it caches for a short while."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.codec import json_text
+from stream_app.core.model import LANDMARK_HALF_LIVES
+from stream_app.core.ranking import Popular
+from stream_app.core.tables import ItemTables
+from stream_app.errors import SchemaUnknown
+from stream_app.hashing import stable_hash
+from stream_app.ports import ITEMS, StateStore
+
+TOP_ID = b"top"  # beside the items of a partition: its most popular ones
+TOP_MAX = 200
+WANTED_MAX = 20_000
+READ_MAX = 2_048
+_NAMES_MAX = 1_000_000
+_TOP = np.dtype([("id", "u8"), ("popularity", "f8")])
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The most popular items of one item partition, relative to ``landmark``."""
+
+    landmark: int = 0
+    ids: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    popularity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def encode(self) -> bytes:
+        """The blob stored under :data:`TOP_ID`."""
+        rows = np.empty(len(self.ids), _TOP)
+        rows["id"], rows["popularity"] = self.ids, self.popularity
+        return np.int64(self.landmark).tobytes() + rows.tobytes()
+
+    def at(self, landmark: int) -> NDArray[np.float64]:
+        """Popularity relative to another landmark."""
+        return np.ldexp(self.popularity, LANDMARK_HALF_LIVES * (self.landmark - landmark))
+
+
+def decode_top(blob: bytes | None) -> Top:
+    """The inverse of :meth:`Top.encode`; nothing is an empty top."""
+    if not blob:
+        return Top()
+    if len(blob) % 16 != 8:
+        raise SchemaUnknown(f"popularity of {len(blob)} bytes: run the release that wrote it")
+    rows = np.frombuffer(blob[8:], _TOP)
+    return Top(int(np.frombuffer(blob[:8], np.int64)[0]), rows["id"], rows["popularity"])
+
+
+class ItemReader:
+    """Brings the item tables a batch needs into memory and keeps the overall popularity."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        tables: ItemTables,
+        *,
+        partitions: int,
+        cache_age_s: float,
+        refresh_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.tables = tables
+        self.tops: dict[int, Top] = {}
+        self.owned: set[int] = set()  # RELATE keeps their tops itself
+        self._store = store
+        self._partitions = partitions
+        self._cache_age_s = cache_age_s
+        self._refresh_s = refresh_s
+        self._clock = clock
+        self._tops_at = -np.inf
+        self._wanted: dict[int, None] = {}
+        self._quoted: dict[int, bytes] = {}
+
+    async def load(self, ids: NDArray[np.uint64]) -> None:
+        """Make ``ids`` and their neighbours' masses present and fresh enough to score with."""
+        if self.tables.full():
+            self.tables.clear()
+        await self._refresh_tops()
+        wanted = np.fromiter(self._wanted, np.uint64)[:READ_MAX]
+        for key in wanted.tolist():
+            del self._wanted[key]
+        popular, _ = self.top(self.tables.model.popular_max)
+        fresh = await self._read(np.unique(np.concatenate((ids, wanted, popular))))
+        unknown = self.tables.unknown_neighbours(fresh, limit=WANTED_MAX)
+        fresh = await self._read(unknown[:READ_MAX])
+        self.want(unknown[READ_MAX:])
+        self.want(self.tables.unknown_neighbours(fresh, limit=WANTED_MAX))
+
+    def want(self, ids: NDArray[np.uint64]) -> None:
+        """Read ``ids`` along with one of the next batches; the oldest wishes beyond the limit go."""
+        self._wanted.update(dict.fromkeys(ids.tolist()))
+        while len(self._wanted) > WANTED_MAX:
+            del self._wanted[next(iter(self._wanted))]
+
+    async def _read(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Read the stale ones of ``ids``; returns the nodes read."""
+        ids = ids[ids != 0]
+        before = self._clock() - self._cache_age_s
+        ids = ids[self.tables.stale(self.tables.ensure(ids), before=before)]
+        if not len(ids):
+            return np.zeros(0, np.int64)
+        blobs = await self._store.load(
+            ITEMS,
+            (ids % np.uint64(self._partitions)).astype(np.int64).tolist(),
+            [key.tobytes() for key in ids],
+        )
+        # While we waited RELATE may have become the authority on some of them.
+        nodes = self.tables.ensure(ids)
+        use = self.tables.nodes["authority"][nodes] == 0
+        nodes = nodes[use]
+        self.tables.decode(
+            nodes,
+            [blob for blob, used in zip(blobs, use.tolist(), strict=True) if used],
+            now=self._clock(),
+        )
+        return nodes
+
+    async def _refresh_tops(self) -> None:
+        now = self._clock()
+        others = [q for q in range(self._partitions) if q not in self.owned]
+        if not others or now - self._tops_at < self._refresh_s:
+            return
+        self._tops_at = now
+        blobs = await self._store.load(ITEMS, others, [TOP_ID] * len(others))
+        for q, blob in zip(others, blobs, strict=True):
+            if q not in self.owned:
+                self.tops[q] = decode_top(blob)
+
+    def top(self, size: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        """Ids and popularity of the most popular items of all partitions; ties by id."""
+        tops = [top for top in self.tops.values() if len(top.ids)]
+        if not tops:
+            return np.zeros(0, np.uint64), np.zeros(0)
+        landmark = max(top.landmark for top in tops)
+        ids = np.concatenate([top.ids for top in tops])
+        popularity = np.concatenate([top.at(landmark) for top in tops])
+        order = np.lexsort((ids, -popularity))[:size]
+        return ids[order], popularity[order]
+
+    def popular(self) -> Popular:
+        """The popularity source of the scorer."""
+        ids, popularity = self.top(self.tables.model.popular_max)
+        return Popular(self.tables.ensure(ids), popularity)
+
+    def learn_names(self, names: list[str]) -> None:
+        """Remember the texts of items that may be new."""
+        if names:
+            ids = np.array([stable_hash(name) for name in names], np.uint64)
+            self.tables.set_names(ids, names)
+
+    def quote(self, ids: NDArray[np.uint64]) -> None:
+        """Remember the JSON texts of the items with ``ids``, for :meth:`quoted`."""
+        missing = [key for key in np.unique(ids).tolist() if key not in self._quoted]
+        if not missing:
+            return
+        if len(self._quoted) + len(missing) > _NAMES_MAX:
+            self._quoted.clear()
+            missing = np.unique(ids).tolist()
+        nodes = self.tables.lookup(np.array(missing, np.uint64)).tolist()
+        for key, node in zip(missing, nodes, strict=True):
+            if node >= 0 and self.tables.names[node]:
+                self._quoted[key] = json_text(self.tables.names[node])
+
+    def quoted(self, ids: list[int]) -> list[bytes | None]:
+        """JSON texts of item ids; ``None`` where the text is not known to this worker."""
+        return [self._quoted.get(key) for key in ids]

@@ -1,0 +1,204 @@
+"""Evaluate the live model on event files: what was the rank of what the customer did next?
+
+*Frozen* learns from the training file only; in the test file a customer's own earlier events are
+known and nothing else is learned. *Live* is prequential: predict each event, then learn from it.
+"""
+
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import orjson
+
+from stream_app.core import metrics
+from stream_app.core.journey import STEPS
+from stream_app.core.model import KIND, KIND_WEIGHTS, Model
+from stream_app.errors import ConfigurationError, EventFileError
+from stream_app.hashing import stable_hash
+from stream_app.offline.engine import Engine
+from stream_app.offline.eventfile import EVENT_ALIASES, EventTable
+from stream_app.settings import Settings
+
+PROTOCOLS = ("frozen", "live")
+GROUPS = ("session_id", "user_id")
+TARGETS = frozenset(kind for kind, number in KIND.items() if KIND_WEIGHTS[number] > 0)
+BOOTSTRAP_SEED = 1
+
+
+@dataclass(slots=True)
+class Predictions:
+    """One row per predicted event: rank of the target (0 = not listed), group, step, list."""
+
+    ranks: list[int] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    lists: list[NDArray[np.uint64]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to evaluate."""
+
+    protocol: str
+    group: str
+    k: int
+    targets: frozenset[str]
+    exclude_seen: bool
+
+
+def targets_of(text: str | None) -> frozenset[str]:
+    """Event types named in a comma-separated list; aliases as in event files.
+
+    >>> sorted(targets_of("cart,purchase"))
+    ['add_to_cart', 'purchase']
+    """
+    if not text:
+        return TARGETS
+    found = set()
+    for name in text.split(","):
+        kind = EVENT_ALIASES.get(name.strip().lower())
+        if kind is None:
+            raise ConfigurationError(f"--targets: {name!r} is no event type; use {sorted(TARGETS)}")
+        found.add(kind)
+    return frozenset(found)
+
+
+def group_of(train: EventTable, test: EventTable, wanted: str | None) -> str:
+    """The column that says which events belong together: as wanted, else what the files have."""
+    if wanted is not None and wanted not in GROUPS:
+        raise ConfigurationError(f"--group {wanted}: use one of {', '.join(GROUPS)}")
+    for group in [wanted] if wanted else GROUPS:
+        if all(any(column) for column in (getattr(train, group), getattr(test, group))):
+            return group
+    raise EventFileError(
+        f"{train.name} and {test.name} have no column {wanted or 'session_id or user_id'} with"
+        " values in both: name the one they have with --group"
+    )
+
+
+def _rows(events: EventTable, group: str) -> NDArray[np.int64]:
+    """Rows that say who and what; the others cannot be predicted or learned from."""
+    keys = getattr(events, group)
+    return np.array(
+        [row for row in range(len(events)) if keys[row] and events.item_id[row]], np.int64
+    )
+
+
+def _value(events: EventTable, row: int, group: str) -> bytes:
+    """The event as JSON; grouped by session, the session is the customer."""
+    event = events.row(row)
+    if group == "session_id":
+        event.pop("user_id", None)
+    return orjson.dumps(event)
+
+
+async def evaluate(
+    train: EventTable,
+    test: EventTable,
+    question: Question,
+    settings: Settings,
+    model: Model | None = None,
+) -> dict[str, Any]:
+    """Measures of the model on ``test`` after learning ``train``; keys as ``evaluate`` prints."""
+    engine = Engine(
+        settings, list_size=question.k, exclude_seen=question.exclude_seen, model=model
+    )
+    await engine.start()
+    known: Counter[int] = Counter()
+    groups: set[str] = set()
+    rows = _rows(train, question.group)
+    for start in range(0, len(rows), 1_000):
+        chunk = rows[start : start + 1_000].tolist()
+        await engine.apply([_value(train, row, question.group) for row in chunk])
+    keys = getattr(train, question.group)
+    groups.update(keys[row] for row in rows.tolist())
+    known.update(stable_hash(train.item_id[row] or "") for row in rows.tolist())
+    predictions = await _test(engine, test, question, groups, known)
+    return _report(predictions, question, known)
+
+
+async def _test(
+    engine: Engine, test: EventTable, question: Question, groups: set[str], known: Counter[int]
+) -> Predictions:
+    predictions = Predictions()
+    keys = getattr(test, question.group)
+    anonymous = question.group == "session_id"
+    live = question.protocol == "live"
+    for row in _rows(test, question.group).tolist():
+        who, kind = keys[row], test.event[row]
+        item = stable_hash(test.item_id[row] or "")
+        if who in groups and kind in question.targets:
+            started = time.perf_counter()
+            found = await engine.predict(who, anonymous=anonymous, ts=float(test.ts[row]))
+            predictions.seconds += time.perf_counter() - started
+            at = np.flatnonzero(found == item)
+            predictions.ranks.append(int(at[0]) + 1 if len(at) else 0)
+            predictions.groups.append(who)
+            predictions.kinds.append(kind)
+            predictions.steps.append(await engine.step_of(who, anonymous=anonymous))
+            predictions.lists.append(found)
+        groups.add(who)
+        known[item] += 1
+        await engine.apply([_value(test, row, question.group)], relate=live)
+    return predictions
+
+
+def _report(predictions: Predictions, question: Question, known: Counter[int]) -> dict[str, Any]:
+    n = len(predictions.ranks)
+    if not n:
+        raise EventFileError(
+            "nothing to evaluate: no test event of the wanted types has an earlier event in its"
+            f" {question.group}; choose another --group or --targets"
+        )
+    index = {item: number for number, item in enumerate(known)}
+    lists = np.full((n, question.k), -1, np.int64)
+    for row, found in enumerate(predictions.lists):
+        lists[row, : len(found)] = [index.get(item, -1) for item in found.tolist()]
+    popularity = np.fromiter(known.values(), np.float64)
+    ranks = np.array(predictions.ranks)
+    hits = metrics.hits(ranks, question.k)
+    reciprocal = metrics.reciprocal_ranks(ranks, question.k)
+    return {
+        "protocol": question.protocol,
+        "group": question.group,
+        "k": question.k,
+        "targets": sorted(question.targets),
+        "n": n,
+        **metrics.summary(ranks, question.k),
+        "hit_rate_interval": _interval(hits, predictions.groups),
+        "mrr_interval": _interval(reciprocal, predictions.groups),
+        "coverage": metrics.coverage(lists, len(index)),
+        "popularity_percentile": metrics.popularity_percentile(lists, popularity),
+        "novelty_bits": metrics.novelty(lists, popularity),
+        "gini": metrics.gini(metrics.recommended_counts(lists, len(index))),
+        "items": len(index),
+        "by_step": _by(predictions, [STEPS[step] for step in predictions.steps], question.k),
+        "by_event": _by(predictions, predictions.kinds, question.k),
+        "predictions_per_second": n / max(predictions.seconds, 1e-9),
+    }
+
+
+def _interval(values: NDArray[np.float64], groups: list[str]) -> list[float]:
+    return list(metrics.bootstrap_interval(values, groups, seed=BOOTSTRAP_SEED))
+
+
+def _by(predictions: Predictions, labels: list[str], k: int) -> dict[str, dict[str, float]]:
+    split: dict[str, list[int]] = defaultdict(list)
+    for label, rank in zip(labels, predictions.ranks, strict=True):
+        split[label].append(rank)
+    return {
+        label: {
+            "n": len(ranks),
+            "hit_rate": metrics.hit_rate(ranks, k),
+            "mrr": metrics.mrr(ranks, k),
+        }
+        for label, ranks in sorted(split.items())
+    }
+
+

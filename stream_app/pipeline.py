@@ -1,0 +1,218 @@
+"""READ FIRST: one batch of a clickstream partition, from bytes to refreshed lists.
+
+    decode → load → learn → score → commit → publish        (the caller acknowledges)
+
+The co-occurrence counts learn in a second stage, :mod:`stream_app.relating`, off this path.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from stream_app.codec import Outbox, Transitions, decode_outbox, encode_outbox, encode_transitions
+from stream_app.core.journey import STEP_LISTS, STEPS, likely_next
+from stream_app.core.learn import APPLIED, Learned, learn
+from stream_app.core.ranking import LISTS, Ranker
+from stream_app.core.state import decode_partition, decode_users, encode_users
+from stream_app.events import EventBatch, EventDecoder
+from stream_app.items import ItemReader
+from stream_app.ports import USERS, Claim, Commit, Log, RawBatch, StateStore
+from stream_app.publishing import Publisher, Ranked, pack_lists, route_transitions
+from stream_app.rejects import dead_letter
+from stream_app.retrying import retrying
+from stream_app.settings import Settings
+from stream_app.user_cache import UserCache
+
+ACCOUNTS_ID = b"accounts"  # beside the states of a partition: its accounts, as JSON for tools
+_STEP_LISTS = np.array([[name in STEP_LISTS[step] for name in LISTS] for step in STEPS])
+
+
+@dataclass(slots=True)
+class Owned:
+    """A clickstream partition this worker owns: its claim, its next offset, its own state."""
+
+    claim: Claim
+    cursor: int | None
+    partition: NDArray[np.void]
+    users: UserCache
+
+
+class Learn:
+    """The LEARN stage. One batch of a partition at a time; partitions may run side by side."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: StateStore,
+        log: Log,
+        publisher: Publisher,
+        items: ItemReader,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._log = log
+        self._publisher = publisher
+        self._items = items
+        self._clock = clock
+        self._decoder = EventDecoder(settings)
+        self._ranker = Ranker(
+            items.tables, list_size=settings.list_size, exclude_seen=settings.exclude_seen
+        )
+        self.owned: dict[int, Owned] = {}
+        self.learning = True  # False: the frozen evaluation protocol
+
+    async def process(self, batch: RawBatch) -> None:
+        """Apply ``batch``; returns when its effects are stored and published.
+
+        Raises ``Fenced`` when another worker owns the partition, ``RolledBack`` when the store
+        went back in time; infrastructure errors are retried without end.
+        """
+        owned = self.owned[batch.partition]
+        batch = batch.since(owned.cursor)
+        if owned.cursor is not None and batch.next_offset <= owned.cursor:
+            return  # a redelivery of what is stored
+        events = self._decoder.decode(batch)
+        await dead_letter(self._log, self._settings.dead_letter_topic, batch, events.rejects)
+        ids, rows, users = await self._load(batch.partition, owned, events)
+        partition = owned.partition.copy()
+        learned = learn(
+            users,
+            rows,
+            events.events,
+            partition,
+            self._items.tables.model,
+            learn_globals=self.learning,
+        )
+        self._name_items(events)
+        outbox = self._score(batch.partition, events, rows, users, partition, learned)
+        _account(partition, batch, owned.cursor, events)
+        step = Commit(
+            owned.cursor,
+            batch.next_offset,
+            [
+                *zip([key.tobytes() for key in ids], encode_users(users), strict=True),
+                (ACCOUNTS_ID, _accounts(partition, batch.next_offset)),
+            ],
+            partition.tobytes(),
+            encode_outbox(outbox),
+        )
+        await retrying(lambda: self._store.commit(owned.claim, step), "committing customers")
+        # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
+        owned.cursor, owned.partition = step.cursor, partition
+        owned.users.put(step.writes[:-1])
+        await self._publisher.publish(batch.partition, owned.claim.epoch, outbox)
+
+    async def assign(self, partition: int) -> int | None:
+        """Claim a partition, finish what its last owner published; returns where to read on."""
+        held = self.owned.get(partition)
+        epoch_min = held.claim.epoch if held else 0
+        claim = await retrying(
+            lambda: self._store.claim(USERS, partition, epoch_min=epoch_min), "claiming customers"
+        )
+        self.owned[partition] = Owned(
+            claim,
+            claim.cursor,
+            decode_partition(claim.meta),
+            UserCache(self._settings.user_cache_max // self._settings.clickstream_partitions),
+        )
+        await self._publisher.republish(partition, claim.epoch, decode_outbox(claim.outbox))
+        return claim.cursor
+
+    def revoke(self, partition: int) -> None:
+        """Forget a partition that another worker owns now."""
+        self.owned.pop(partition, None)
+
+    async def _load(
+        self, number: int, owned: Owned, events: EventBatch
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.void]]:
+        """States of the customers in the batch, and the item tables their lists are drawn from."""
+        ids, rows = np.unique(events.events["customer"], return_inverse=True)
+        keys = [key.tobytes() for key in ids]
+        blobs = owned.users.get(keys)
+        missing = [k for k, blob in enumerate(blobs) if blob is None]
+        if missing:
+            read = await retrying(
+                lambda: self._store.load(USERS, [number] * len(missing), [keys[k] for k in missing]),
+                "reading customers",
+            )
+            for k, blob in zip(missing, read, strict=True):
+                blobs[k] = blob
+        users = decode_users(ids, blobs)
+        context = np.unique(
+            np.concatenate(
+                (users["ring_item"].ravel(), users["cart_item"].ravel(), events.events["item"])
+            )
+        )
+        await retrying(lambda: self._items.load(context), "reading items")
+        return ids, rows, users
+
+    def _name_items(self, events: EventBatch) -> None:
+        ids, first = np.unique(events.events["item"], return_index=True)
+        known = ids != 0
+        self._items.tables.set_names(ids[known], [events.items[k] for k in first[known].tolist()])
+
+    def _score(
+        self,
+        number: int,
+        events: EventBatch,
+        rows: NDArray[np.int64],
+        users: NDArray[np.void],
+        partition: NDArray[np.void],
+        learned: Learned,
+    ) -> Outbox:
+        """Lists of every customer with an applied event, and the transitions for RELATE."""
+        touched, first = np.unique(rows[learned.status == APPLIED], return_index=True)
+        at = np.flatnonzero(learned.status == APPLIED)[first]
+        selected = users[touched]
+        if len(selected):
+            self._items.tables.advance(float(selected["last_ts"].max()))
+        owners, kinds = np.nonzero(_STEP_LISTS[selected["step"]])
+        lists = self._ranker.rank(
+            selected,
+            owners,
+            kinds.astype(np.uint8),
+            selected["last_ts"][owners],
+            partition,
+            self._items.popular(),
+        )
+        likely = [likely_next(partition["step_counts"][0], step) for step in range(len(STEPS))]
+        ranked = Ranked(
+            selected,
+            [events.customers[k] for k in at.tolist()],
+            [likely[step] for step in selected["step"].tolist()],
+            owners,
+            kinds.astype(np.uint8),
+            lists,
+        )
+        node_ids = self._items.tables.nodes["id"]
+        block = pack_lists(ranked, node_ids, generated_at=self._clock())
+        self._items.quote(np.frombuffer(block.items + block.because, np.uint64))
+        names = dict(zip(events.events["item"].tolist(), events.items, strict=True))
+        transitions = [
+            (q, encode_transitions(Transitions(number, part, texts)))
+            for q, part, texts in route_transitions(
+                learned.transitions,
+                names,
+                source=number,
+                partitions=self._settings.cooccurrence_partitions,
+            )
+        ]
+        return Outbox(transitions=transitions, lists=block)
+
+
+def _account(
+    partition: NDArray[np.void], batch: RawBatch, cursor: int | None, events: EventBatch
+) -> None:
+    """applied + rejected + dead-lettered + skipped = cursor, for every offset since the first."""
+    start = cursor if cursor is not None else 0
+    partition["dead_lettered"] += len(events.rejects)
+    partition["skipped"] += batch.next_offset - start - len(batch)
+
+
+def _accounts(partition: NDArray[np.void], cursor: int) -> bytes:
+    names = ("applied", "rejected", "dead_lettered", "skipped")
+    return orjson.dumps({"cursor": cursor} | {name: int(partition[name][0]) for name in names})

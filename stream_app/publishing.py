@@ -1,0 +1,202 @@
+"""Outbox to topics and public keys. Called after the commit, and again after a crash."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.codec import ListsBlock, Outbox, json_items, json_text
+from stream_app.core.journey import STEPS
+from stream_app.core.learn import TRANSITION
+from stream_app.core.ranking import LISTS, Lists
+from stream_app.core.scoring import SOURCES
+from stream_app.items import ItemReader
+from stream_app.ports import Log, PublicHash, PublicStore, Record
+from stream_app.retrying import retrying
+from stream_app.settings import Settings
+
+_SOURCES = [json_text(source) for source in SOURCES]
+_STEPS = [json_text(step) for step in STEPS]
+_PLAIN = [b'{"source":%b}' % source for source in _SOURCES]
+
+
+class Ranked(NamedTuple):
+    """What scoring produced for one batch: n customers with m lists between them."""
+
+    users: NDArray[np.void]  # (n,) USER
+    customers: list[str]
+    next_steps: list[int]
+    owners: NDArray[np.int64]  # (m,) row of the customer of each list
+    kinds: NDArray[np.uint8]  # (m,) index into LISTS
+    lists: Lists
+
+
+def pack_lists(ranked: Ranked, node_ids: NDArray[np.uint64], *, generated_at: float) -> ListsBlock:
+    """Ids instead of nodes, arrays instead of text: small enough to be committed with the state."""
+    users, lists = ranked.users, ranked.lists
+    used = np.arange(lists.nodes.shape[1]) < lists.counts[:, None]
+    because = lists.because[used]
+    return ListsBlock(
+        customers=ranked.customers,
+        versions=(users["offset"] + 1).tolist(),
+        steps=list(
+            zip(
+                users["step"].tolist(),
+                users["previous_step"].tolist(),
+                ranked.next_steps,
+                strict=True,
+            )
+        ),
+        entered_at=users["entered_at"].tolist(),
+        generated_at=generated_at,
+        list_owner=ranked.owners.astype(np.uint32).tobytes(),
+        list_kind=ranked.kinds.tobytes(),
+        counts=lists.counts.astype(np.uint8).tobytes(),
+        items=node_ids[lists.nodes[used]].tobytes(),
+        because=np.where(because >= 0, node_ids[because], np.uint64(0)).tobytes(),
+        scores=lists.scores[used].astype(np.float32).tobytes(),
+        sources=lists.sources[used].tobytes(),
+    )
+
+
+class Publisher:
+    """Sends what a commit put into the outbox, in order, until it is acknowledged."""
+
+    def __init__(
+        self, log: Log, public: PublicStore, reader: ItemReader, settings: Settings
+    ) -> None:
+        self._log = log
+        self._public = public
+        self._reader = reader
+        self._settings = settings
+
+    async def publish(self, partition: int, epoch: int, outbox: Outbox) -> None:
+        """Transitions to RELATE; each customer's lists to the topic and to ``rec:<user_id>``."""
+        await asyncio.gather(
+            *(
+                self._send(self._settings.cooccurrence_topic, q, [Record(None, value)])
+                for q, value in outbox.transitions
+            ),
+            self._publish_lists(partition, epoch, outbox.lists),
+        )
+
+    async def republish(self, partition: int, epoch: int, outbox: Outbox) -> None:
+        """The same after a crash: the names of the items may have to be read first."""
+        if outbox.lists is not None:
+            ids = np.frombuffer(outbox.lists.items + outbox.lists.because, np.uint64)
+            await retrying(lambda: self._reader.load(np.unique(ids)), "reading items")
+        await self.publish(partition, epoch, outbox)
+
+    async def _send(self, topic: str, partition: int, records: Sequence[Record]) -> None:
+        await retrying(
+            lambda: self._log.send(topic, partition, records), f"sending to {topic}-{partition}"
+        )
+
+    async def _publish_lists(self, partition: int, epoch: int, block: ListsBlock | None) -> None:
+        if block is None or not block.customers:
+            return
+        self._reader.quote(np.frombuffer(block.items + block.because, np.uint64))
+        fields = self._render(block)
+        records, hashes = self._records(partition, epoch, block, fields)
+        topic = self._settings.recommendations_topic
+        # The topic first: what a page reads from Redis has been announced.
+        await self._send(topic, partition, records)
+        await retrying(lambda: self._public.put_hashes(hashes), "writing public lists")
+
+    def _render(self, block: ListsBlock) -> list[list[tuple[str, bytes]]]:
+        """For each customer their lists: (name, JSON array)."""
+        names = self._reader.quoted(np.frombuffer(block.items, np.uint64).tolist())
+        because = self._reader.quoted(np.frombuffer(block.because, np.uint64).tolist())
+        scores = np.frombuffer(block.scores, np.float32).tolist()
+        reasons = [
+            _PLAIN[source]
+            if name is None
+            else b'{"source":%b,"because":%b}' % (_SOURCES[source], name)
+            for source, name in zip(block.sources, because, strict=True)
+        ]
+        fields: list[list[tuple[str, bytes]]] = [[] for _ in block.customers]
+        at = 0
+        owners = np.frombuffer(block.list_owner, np.uint32).tolist()
+        for owner, kind, count in zip(owners, block.list_kind, block.counts, strict=True):
+            end = at + count
+            known = [i for i in range(at, end) if names[i] is not None]
+            text = json_items(
+                [names[i] or b"" for i in known],
+                [scores[i] for i in known],
+                [reasons[i] for i in known],
+            )
+            fields[owner].append((LISTS[kind], text))
+            at = end
+        return fields
+
+    def _records(
+        self,
+        partition: int,
+        epoch: int,
+        block: ListsBlock,
+        fields: list[list[tuple[str, bytes]]],
+    ) -> tuple[list[Record], list[PublicHash]]:
+        topic = json_text(self._settings.clickstream_topic)
+        generated = b"%.6f" % block.generated_at
+        records, hashes = [], []
+        for customer, version, steps, entered, lists in zip(
+            block.customers, block.versions, block.steps, block.entered_at, fields, strict=True
+        ):
+            step, previous, likely = (_STEPS[s] for s in steps)
+            entered_at = b"%.3f" % entered
+            source = b'{"topic":%b,"partition":%d,"offset":%d}' % (topic, partition, version - 1)
+            value = (
+                b'{"user_id":%b,"version":%d,"epoch":%d,"generated_at":%b,"step":%b,'
+                b'"previous_step":%b,"next_step":%b,"entered_at":%b,"source":%b,"lists":{%b}}'
+            ) % (
+                json_text(customer),
+                version,
+                epoch,
+                generated,
+                step,
+                previous,
+                likely,
+                entered_at,
+                source,
+                b",".join([b'"%b":%b' % (name.encode(), text) for name, text in lists]),
+            )
+            records.append(Record(customer.encode("utf-8", "surrogatepass"), value))
+            hashes.append(
+                PublicHash(
+                    f"rec:{customer}",
+                    version,
+                    epoch,
+                    [
+                        (b"step", step[1:-1]),
+                        (b"previous_step", previous[1:-1]),
+                        (b"next_step", likely[1:-1]),
+                        (b"entered_at", entered_at),
+                        (b"generated_at", generated),
+                        (b"source", source),
+                        *((name.encode(), text) for name, text in lists),
+                    ],
+                )
+            )
+        return records, hashes
+
+
+def route_transitions(
+    transitions: NDArray[np.void], names: dict[int, str], *, source: int, partitions: int
+) -> list[tuple[int, NDArray[np.void], list[str]]]:
+    """Split transitions by the partitions that own any of their items, with those items' names."""
+    if not len(transitions):
+        return []
+    assert transitions.dtype == TRANSITION
+    ids = np.concatenate((transitions["item"][:, None], transitions["previous"]), axis=1)
+    owner = (ids % np.uint64(partitions)).astype(np.int64)
+    owner[ids == 0] = -1
+    routed = []
+    for q in np.unique(owner[owner >= 0]).tolist():
+        rows = transitions[(owner == q).any(axis=1)]
+        mine = np.unique(ids[owner == q]).tolist()
+        routed.append((q, rows, [names[key] for key in mine if key in names]))
+    return routed
+
+

@@ -1,0 +1,33 @@
+"""Dead-letter records that are no events: as they came, with where they came from and why."""
+
+from collections.abc import Sequence
+
+from stream_app.events import Reject
+from stream_app.ports import Log, RawBatch, Record
+from stream_app.retrying import retrying
+
+
+async def dead_letter(log: Log, topic: str, batch: RawBatch, rejects: Sequence[Reject]) -> None:
+    """Send ``rejects`` of ``batch`` to the dead-letter topic before their offsets are committed.
+
+    A crash in between sends them again; (topic, partition, offset) in the headers tells them apart.
+    """
+    if not rejects:
+        return
+    source = batch.topic.encode(), str(batch.partition).encode()
+    records = [
+        Record(
+            batch.keys[reject.row],
+            batch.values[reject.row],
+            (
+                *batch.headers[reject.row],
+                ("topic", source[0]),
+                ("partition", source[1]),
+                ("offset", str(batch.offsets[reject.row]).encode()),
+                ("reason", reject.reason.encode()),
+                ("detail", reject.detail.encode("utf-8", "backslashreplace")),
+            ),
+        )
+        for reject in rejects
+    ]
+    await retrying(lambda: log.send(topic, batch.partition, records), f"dead-lettering to {topic}")

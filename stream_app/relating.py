@@ -1,0 +1,323 @@
+"""RELATE: one batch of the co-occurrence topic into the item tables one partition owns.
+
+    decode → drop what was seen → load → merge → commit → publish similar:<item_id>
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from stream_app.codec import Transitions, decode_transitions, json_items
+from stream_app.core.learn import TRANSITION
+from stream_app.core.relate import owned_nodes, relate
+from stream_app.core.similar import similar_items
+from stream_app.errors import EventRejected, SchemaUnknown
+from stream_app.events import Reject
+from stream_app.items import TOP_ID, TOP_MAX, ItemReader, Top, decode_top
+from stream_app.pipeline import ACCOUNTS_ID
+from stream_app.ports import ITEMS, Claim, Commit, Log, PublicStore, RawBatch, StateStore
+from stream_app.rejects import dead_letter
+from stream_app.retrying import retrying
+from stream_app.settings import Settings
+
+SCHEMA = 1
+PENDING_MAX = 10_000
+PUBLISH_MAX = 500
+
+
+class Meta(msgspec.Struct):
+    """An item partition's own state: counters, and per source partition the last offset merged."""
+
+    schema: int = SCHEMA
+    applied: int = 0
+    repeated: int = 0
+    dead_lettered: int = 0
+    skipped: int = 0
+    transitions: int = 0
+    last_ts: float = 0.0
+    watermarks: dict[int, int] = {}
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Meta).decode
+
+
+@dataclass(slots=True)
+class Owned:
+    """An item partition this worker owns. ``pending`` are items whose public list is out of date."""
+
+    claim: Claim
+    cursor: int | None
+    meta: Meta
+    pending: dict[int, None] = field(default_factory=dict)
+    published_at: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # a batch or a refresh, not both
+
+
+class Relate:
+    """The RELATE stage. One batch of a partition at a time; partitions may run side by side."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: StateStore,
+        public: PublicStore,
+        log: Log,
+        items: ItemReader,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._public = public
+        self._log = log
+        self._items = items
+        self._clock = clock
+        self._partitions = settings.cooccurrence_partitions
+        self.owned: dict[int, Owned] = {}
+
+    async def process(self, batch: RawBatch) -> None:
+        """Merge ``batch``; errors as for :meth:`stream_app.pipeline.Learn.process`."""
+        owned = self.owned[batch.partition]
+        async with owned.lock:
+            await self._process(owned, batch)
+            await self._publish(owned)
+
+    async def _process(self, owned: Owned, batch: RawBatch) -> None:
+        batch = batch.since(owned.cursor)
+        if owned.cursor is not None and batch.next_offset <= owned.cursor:
+            return  # a redelivery of what is stored
+        messages, rejects = _decode(batch)
+        await dead_letter(self._log, self._settings.dead_letter_topic, batch, rejects)
+        meta = msgspec.structs.replace(owned.meta, watermarks=dict(owned.meta.watermarks))
+        rows = _unseen(messages, meta)
+        await self._load(batch.partition, rows)
+        writes = self._merge(batch.partition, rows, messages, meta)
+        start = owned.cursor if owned.cursor is not None else 0
+        meta.dead_lettered += len(rejects)
+        meta.skipped += batch.next_offset - start - len(batch)
+        pending = dict(owned.pending)
+        pending.update(dict.fromkeys(int.from_bytes(key, "little") for key, _ in writes[:-1]))
+        writes.append((ACCOUNTS_ID, _accounts(meta, batch.next_offset)))
+        step = Commit(
+            owned.cursor,
+            batch.next_offset,
+            writes,
+            _pack(meta),
+            np.fromiter(pending, np.uint64).tobytes(),
+        )
+        await retrying(lambda: self._store.commit(owned.claim, step), "committing items")
+        owned.cursor, owned.meta, owned.pending = step.cursor, meta, pending
+
+    async def assign(self, partition: int) -> int | None:
+        """Claim a partition; returns where to read on."""
+        held = self.owned.get(partition)
+        epoch_min = held.claim.epoch if held else 0
+        claim = await retrying(
+            lambda: self._store.claim(ITEMS, partition, epoch_min=epoch_min), "claiming items"
+        )
+        top = await retrying(
+            lambda: self._store.load(ITEMS, [partition], [TOP_ID]), "reading popularity"
+        )
+        self._items.tables.forget(partition, self._partitions)
+        self._items.tops[partition] = decode_top(top[0])
+        self._items.owned.add(partition)
+        pending = np.frombuffer(claim.outbox, np.uint64).tolist()
+        self.owned[partition] = Owned(
+            claim, claim.cursor, _decode_meta(claim.meta), dict.fromkeys(pending)
+        )
+        return claim.cursor
+
+    def revoke(self, partition: int) -> None:
+        """Forget a partition that another worker owns now; its tables become a mere cache."""
+        if self.owned.pop(partition, None) is not None:
+            self._items.tables.forget(partition, self._partitions)
+            self._items.owned.discard(partition)
+
+    async def _publish(self, owned: Owned) -> None:
+        """Refresh ``similar:`` keys, at most once per refresh interval unless many are waiting."""
+        if not owned.pending:
+            return
+        now = self._clock()
+        if now - owned.published_at < self._settings.refresh_s and len(owned.pending) < PENDING_MAX:
+            return
+        owned.published_at = now
+        todo = list(owned.pending)
+        for at in range(0, len(todo), PUBLISH_MAX):
+            pairs = await self._render(np.array(todo[at : at + PUBLISH_MAX], np.uint64), owned)
+            await retrying(lambda p=pairs: self._public.put_values(p), "writing similar items")  # type: ignore[misc]
+        for key in todo:
+            owned.pending.pop(key, None)
+
+    async def refresh(self) -> None:
+        """Publish what waits in quiet partitions; the owner of partition 0 also what is trending."""
+        for owned in list(self.owned.values()):
+            async with owned.lock:
+                await self._publish(owned)
+        if 0 in self.owned:
+            await self._publish_trending()
+
+    async def _publish_trending(self) -> None:
+        ids, popularity = self._items.top(self._settings.trending_size)
+        if not len(ids):
+            return
+        await retrying(lambda: self._items.load(ids), "reading items")
+        self._items.quote(ids)
+        names = self._items.quoted(ids.tolist())
+        share = popularity / popularity.sum()
+        known = [k for k, name in enumerate(names) if name is not None]
+        text = json_items(
+            [names[k] or b"" for k in known],
+            [float(share[k]) for k in known],
+            [b'{"source":"popularity"}'] * len(known),
+        )
+        await retrying(
+            lambda: self._public.put_values([("trending:all", text)]), "writing what is trending"
+        )
+
+    async def _load(self, partition: int, rows: NDArray[np.void]) -> None:
+        """Bring the authoritative tables of the partition's items in ``rows`` into memory."""
+        tables = self._items.tables
+        while True:
+            if tables.full():
+                tables.clear()
+            at = tables.ensure(_ids(rows).ravel())
+            mine = owned_nodes(tables, at, partition=partition, partitions=self._partitions)
+            node = tables.nodes[mine]
+            missing = tables.nodes["id"][mine[(node["authority"] == 0) | (node["row"] < 0)]]
+            if not len(missing):
+                return
+            keys = [key.tobytes() for key in missing]
+            blobs = await retrying(
+                lambda k=keys: self._store.load(ITEMS, [partition] * len(k), k),  # type: ignore[misc]
+                "reading items",
+            )
+            nodes = tables.ensure(missing)  # nothing held over the wait is valid any more
+            tables.decode(nodes, blobs, now=self._clock())
+            tables.nodes["authority"][nodes] = 1
+
+    def _merge(
+        self,
+        partition: int,
+        rows: NDArray[np.void],
+        messages: Sequence[Transitions],
+        meta: Meta,
+    ) -> list[tuple[bytes, bytes]]:
+        """Merge and return what to commit: the blobs of the changed items, last the popularity."""
+        tables = self._items.tables
+        for message in messages:
+            self._items.learn_names(message.names)
+        at = tables.ensure(_ids(rows).ravel()).reshape(len(rows), -1)
+        mine = owned_nodes(tables, at, partition=partition, partitions=self._partitions)
+        tables.ensure_rows(mine)
+        relate(tables, rows, at, partition=partition, partitions=self._partitions)
+        if len(rows):
+            meta.last_ts = max(meta.last_ts, float(rows["ts"].max()))
+        meta.transitions += len(rows)
+        others = np.setdiff1d(at[at >= 0], mine)
+        self._items.want(tables.nodes["id"][others[tables.nodes["known"][others] == 0]])
+        top = self._top(partition, mine)
+        self._items.tops[partition] = top
+        keys = [key.tobytes() for key in tables.nodes["id"][mine]]
+        return [*zip(keys, tables.encode(mine), strict=True), (TOP_ID, top.encode())]
+
+    def _top(self, partition: int, changed: NDArray[np.int64]) -> Top:
+        """The partition's most popular items after ``changed`` ones were merged."""
+        tables = self._items.tables
+        old = self._items.tops[partition]
+        kept = ~np.isin(old.ids, tables.nodes["id"][changed])
+        ids = np.concatenate((old.ids[kept], tables.nodes["id"][changed]))
+        popularity = np.concatenate(
+            (old.at(tables.popularity_landmark)[kept], tables.nodes["popularity"][changed])
+        )
+        order = np.lexsort((ids, -popularity))[:TOP_MAX]
+        return Top(tables.popularity_landmark, ids[order], popularity[order])
+
+    async def _render(
+        self, ids: NDArray[np.uint64], owned: Owned
+    ) -> list[tuple[str, bytes]]:
+        await retrying(lambda: self._items.load(ids), "reading items")
+        tables = self._items.tables
+        nodes = tables.ensure(ids)
+        out, scores, counts = similar_items(
+            tables, nodes, size=self._settings.similar_size, ts=owned.meta.last_ts
+        )
+        self._items.quote(tables.nodes["id"][out[out >= 0]])
+        pairs = []
+        for k, node in enumerate(nodes.tolist()):
+            if not tables.names[node]:
+                continue
+            n = int(counts[k])
+            names = self._items.quoted(tables.nodes["id"][out[k, :n]].tolist())
+            known = [i for i, name in enumerate(names) if name is not None]
+            text = json_items(
+                [names[i] or b"" for i in known],
+                [float(scores[k, i]) for i in known],
+                [b'{"source":"co_occurrence"}'] * len(known),
+            )
+            pairs.append((f"similar:{tables.names[node]}", text))
+        return pairs
+
+
+def _ids(rows: NDArray[np.void]) -> NDArray[np.uint64]:
+    ids: NDArray[np.uint64] = np.concatenate((rows["item"][:, None], rows["previous"]), axis=1)
+    return ids
+
+
+def _decode(batch: RawBatch) -> tuple[list[Transitions], list[Reject]]:
+    messages, rejects = [], []
+    for row, value in enumerate(batch.values):
+        try:
+            messages.append(decode_transitions(value))
+        except EventRejected as exc:
+            rejects.append(Reject(row, exc.reason, exc.detail))
+    return messages, rejects
+
+
+def _unseen(messages: Sequence[Transitions], meta: Meta) -> NDArray[np.void]:
+    """Rows above the watermarks, which they raise: a republished or replayed batch adds nothing."""
+    fresh = []
+    for message in messages:
+        seen = meta.watermarks.get(message.source_partition, -1)
+        rows = message.rows[message.rows["offset"] > seen]
+        if len(rows):
+            meta.watermarks[message.source_partition] = int(rows["offset"].max())
+            meta.applied += 1
+            fresh.append(rows)
+        else:
+            meta.repeated += 1
+    return np.concatenate(fresh) if fresh else np.zeros(0, TRANSITION)
+
+
+def _decode_meta(blob: bytes) -> Meta:
+    if not blob:
+        return Meta()
+    try:
+        meta = _unpack(blob)
+    except msgspec.MsgspecError as exc:
+        raise SchemaUnknown(f"item partition state: {exc}: run the release that wrote it") from exc
+    if meta.schema != SCHEMA:
+        raise SchemaUnknown(
+            f"item partition state has schema {meta.schema}, this release reads {SCHEMA}"
+        )
+    return meta
+
+
+
+
+def _accounts(meta: Meta, cursor: int) -> bytes:
+    """As for customers, in records of the co-occurrence topic."""
+    return orjson.dumps(
+        {
+            "cursor": cursor,
+            "applied": meta.applied,
+            "rejected": meta.repeated,
+            "dead_lettered": meta.dead_lettered,
+            "skipped": meta.skipped,
+            "transitions": meta.transitions,
+        }
+    )

@@ -1,0 +1,135 @@
+"""A worker's life: which partitions are claimed, where reading starts, what is closed at the end."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from stream_app.adapters.kafka import KafkaLog, Security
+from stream_app.adapters.redis_store import RedisStore
+from stream_app.adapters.topics import TopicSpec
+from stream_app.composition import Stages, compose
+from stream_app.ports import ITEMS, USERS
+from stream_app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+RECORD_BYTES_MAX = 4_194_304  # of our own topics: a batch of transitions with all its names
+Partition = tuple[str, int]
+
+
+def security(settings: Settings) -> Security:
+    """How to reach Kafka."""
+    protocol = settings.kafka_security_protocol
+    password = settings.kafka_password()
+    context = None
+    if protocol.endswith("SSL"):
+        import ssl
+
+        context = ssl.create_default_context(
+            cafile=str(settings.kafka_ca_file) if settings.kafka_ca_file else None
+        )
+    return Security(
+        protocol=protocol,
+        mechanism=settings.kafka_sasl_mechanism,
+        username=settings.kafka_username or None,
+        password=password.get_secret_value() if password else None,
+        ssl_context=context,
+    )
+
+
+def redis_store(settings: Settings) -> RedisStore:
+    """The store, not yet connected."""
+    url = settings.redis_url
+    password = settings.redis_password()
+    if password is not None:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        user = parts.username or ""
+        secret = quote(password.get_secret_value(), safe="")
+        url = urlunsplit(parts._replace(netloc=f"{user}:{secret}@{host}"))
+    return RedisStore(
+        url,
+        prefix=settings.redis_prefix,
+        state_ttl_ms={
+            USERS: int(settings.user_ttl_days * DAY_MS),
+            ITEMS: int(settings.item_ttl_days * DAY_MS),
+        },
+        public_ttl_ms=int(settings.list_ttl_days * DAY_MS),
+        timeout_ms=int(settings.redis_timeout_s * 1000),
+    )
+
+
+def kafka_log(settings: Settings) -> KafkaLog:
+    """The producer, not yet connected."""
+    return KafkaLog(
+        settings.bootstrap.split(","),
+        security=security(settings),
+        client_id=settings.app_id,
+        request_bytes_max=RECORD_BYTES_MAX,
+    )
+
+
+def topic_specs(settings: Settings) -> list[TopicSpec]:
+    """The topics of the product, as ``topics`` creates and checks them."""
+    keep = str(int(settings.clickstream_retention_days * DAY_MS))
+    large = {"max.message.bytes": str(RECORD_BYTES_MAX)}
+    users, items = settings.clickstream_partitions, settings.cooccurrence_partitions
+    copies = settings.replication_factor
+    return [
+        TopicSpec(settings.clickstream_topic, users, copies, {"retention.ms": keep}),
+        TopicSpec(settings.cooccurrence_topic, items, copies, {"retention.ms": keep, **large}),
+        TopicSpec(
+            settings.recommendations_topic, users, copies, {"cleanup.policy": "compact", **large}
+        ),
+        TopicSpec(
+            settings.dead_letter_topic,
+            max(users, items),
+            copies,
+            {"retention.ms": keep, **large},
+        ),
+    ]
+
+
+class Worker:
+    """Holds the stages and adapters of one Faust worker; its methods are the transport's hooks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = redis_store(settings)
+        self.log = kafka_log(settings)
+        self.stages: Stages = compose(
+            settings, store=self.store, public=self.store, log=self.log, clock=time.time
+        )
+
+    async def start_offsets(self, partitions: set[Partition]) -> Mapping[Partition, int | None]:
+        """Claim ``partitions`` in the store, whose cursor is the truth, and say where to read."""
+        ordered = sorted(partitions)
+        offsets = await asyncio.gather(*(self._assign(*partition) for partition in ordered))
+        return dict(zip(ordered, offsets, strict=True))
+
+    async def _assign(self, topic: str, partition: int) -> int | None:
+        stages = self.stages
+        learns = topic == self.settings.clickstream_topic
+        offset = await (stages.learn if learns else stages.relate).assign(partition)
+        log.info("%s-%d: going on at offset %s", topic, partition, offset or 0)
+        return offset
+
+    async def on_revoked(self, partitions: set[Partition]) -> None:
+        """Forget partitions that other workers own from now on."""
+        for topic, partition in partitions:
+            if topic == self.settings.clickstream_topic:
+                self.stages.learn.revoke(partition)
+            else:
+                self.stages.relate.revoke(partition)
+
+    async def refresh(self) -> None:
+        """Publish item lists that wait for their turn, and what is trending."""
+        await self.stages.relate.refresh()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.log.stop()
+        await self.store.close()
