@@ -17,7 +17,7 @@ from stream_app.simulator.words import LEAVES
 
 Rows = NDArray[np.void]
 
-block_events = 16_384
+block_events = 32_768  # larger ones cost less per event, but a longer pause
 far_blocks = 32  # what happens later than this many blocks ahead is looked at again only then
 calibration_sessions = 2_000
 

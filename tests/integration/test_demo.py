@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not Path("/proc/self/environ").exists(), reason="looks for left-over processes in /proc"
+        not Path("/proc/self/stat").exists(), reason="looks for left-over processes in /proc"
     ),
 ]
 root = Path(__file__).parents[2]
@@ -23,34 +22,38 @@ end_timeout_s = 180.0  # generous: only a hang fails on it
 
 
 class Demo:
-    """A demo process without a terminal, and all its descendants, by a mark they inherit."""
+    """A demo process without a terminal, and the descendants it was seen to have."""
 
     def __init__(self, **options: str) -> None:
-        self.mark = f"STREAM_APP_TEST_MARK={uuid.uuid4().hex}"
-        name, value = self.mark.split("=")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stream_app.demo"],
             cwd=root,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", name: value, **options},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **options},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.seen: dict[int, str] = {}
 
     def end(self) -> tuple[int, str]:
-        """Exit code and output, once it has ended."""
+        """Exit code and the rest of the output, once it has ended."""
         output, _ = self.process.communicate(timeout=end_timeout_s)
         return self.process.returncode, output
 
-    def processes(self) -> list[int]:
-        """Process ids of the demo and its descendants that are alive."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                with contextlib.suppress(OSError):  # ended meanwhile, or not ours to read
-                    if self.mark.encode() in (folder / "environ").read_bytes():
-                        found.append(int(folder.name))
-        return found
+    def family(self) -> dict[int, str]:
+        """Process id → start time of the demo's descendants now; they are remembered."""
+        table = dict(_processes())
+        found = {self.process.pid}
+        while more := {pid for pid, (parent, _) in table.items() if parent in found} - found:
+            found |= more
+        family = {pid: table[pid][1] for pid in found - {self.process.pid}}
+        self.seen |= family
+        return family
+
+    def left(self) -> list[int]:
+        """Process ids of remembered descendants that are still alive."""
+        table = dict(_processes())
+        return [pid for pid, start in self.seen.items() if table.get(pid, (0, ""))[1] == start]
 
     def wait_for(self, text: str) -> str:
         """Read lines up to one that holds ``text``."""
@@ -64,12 +67,25 @@ class Demo:
 
     def kill(self) -> None:
         """End whatever a failed test has left."""
-        for pid in self.processes():
+        self.family()
+        self.process.kill()
+        self.process.wait()
+        for pid in self.left():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+def _processes() -> Iterator[tuple[int, tuple[int, str]]]:
+    """(process id, (parent, start time)) of every process that is no zombie."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # ended meanwhile
+                # After the name in parentheses: state, parent, …, start time as field 22 of all.
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    yield int(folder.name), (int(fields[1]), fields[19])
 
 
 @contextlib.contextmanager
@@ -89,9 +105,12 @@ def figure(output: str, name: str) -> int:
 
 def test_the_demo_ends_by_itself_with_a_summary_and_no_process_left() -> None:
     with demo(DEMO_SECONDS="15", DEMO_RATE="200") as running:
-        code, output = running.end()
+        output = running.wait_for("s to go | in ")
+        assert len(running.family()) >= 3  # broker, Valkey, worker
+        code, rest = running.end()
+        output += rest
         assert code == 0, output
-        assert running.processes() == []
+        assert running.left() == []
     sent = figure(output, "events sent")
     assert sent > 0
     assert figure(output, "events applied") + figure(output, "dead-lettered") == sent
@@ -118,27 +137,28 @@ def test_the_demo_runs_on_the_users_own_events(tmp_path: Path) -> None:
 def test_ctrl_c_in_mid_run_stops_every_process(number: signal.Signals) -> None:
     with demo(DEMO_SECONDS="600") as running:
         running.wait_for("s to go | in ")
-        assert len(running.processes()) >= 4  # demo, broker, Valkey, worker
+        assert len(running.family()) >= 3  # broker, Valkey, worker
         running.process.send_signal(number)
         code, output = running.end()
         assert code == 130, output
         assert "interrupted" in output
-        assert running.processes() == []
+        assert running.left() == []
 
 
-def test_a_dead_worker_fails_the_demo_with_its_log() -> None:
-    with demo(DEMO_SECONDS="600") as running:
+def test_a_dead_worker_fails_the_demo_with_its_log(tmp_path: Path) -> None:
+    with demo(DEMO_SECONDS="600", TMPDIR=str(tmp_path)) as running:
         running.wait_for("s to go | in ")
         (worker,) = (
             pid
-            for pid in running.processes()
+            for pid in running.family()
             if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         )
         os.kill(worker, signal.SIGKILL)
         code, output = running.end()
         assert code == 1
         assert "the worker ended with exit code -9; its log is" in output
-        assert running.processes() == []
+        assert len(list(tmp_path.rglob("worker.log"))) == 1  # kept to be read
+        assert running.left() == []
 
 
 def test_wrong_options_fail_before_anything_is_started() -> None:
