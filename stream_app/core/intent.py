@@ -12,8 +12,8 @@ One model family, two ways of learning. The log odds of a purchase are a sum of 
 
 Why this one: on the UCI shoppers' table (5 folds) plain logistic regression reaches an AUC of
 .897, on quantile bins .905, with 40 selected bin crosses .925, scikit-learn's histogram boosting
-.934, these trees .933. The trees alone cannot learn on; with 500 table rows and the
-remaining sessions streamed, :class:`SlotLogit` lifts the trees' AUC from .895 to .914.
+.934, these trees .932. The trees alone cannot learn on: fitted to 500 rows they predict the
+other 8,130 with a log loss of .256 and an AUC of .909, with updates along the way .242 and .913.
 """
 
 from collections.abc import Mapping, Sequence
