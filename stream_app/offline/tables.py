@@ -12,7 +12,7 @@ from typing import IO
 from stream_app.errors import EventFileError
 
 rows_max = 5_000_000
-cells_max = 100_000_000  # about 6 GB of texts; a table this large wants sampling first
+cells_max = 50_000_000  # 80 bytes each, 4 GB of texts: a larger table wants sampling first
 csv_field_chars_max = 2**20
 
 
