@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[RawBatch], Awaitable[None]]
 StartOffsets = Callable[[set[Partition]], Awaitable[Mapping[Partition, int | None]]]
-PartitionsHook = Callable[[set[Partition]], Awaitable[None]]
+PartitionsHook = Callable[[set[Partition]], Coroutine[Any, Any, None]]
 
 
 class Source(Protocol):

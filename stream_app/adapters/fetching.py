@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 Owner = TypeVar("Owner")
 
+BEYOND_END_GRACE_S = 5.0
+
 
 def new_consumer(group: str, *, brokers: Sequence[str], security: Security, limits: Limits) -> Any:
     """Return an aiokafka consumer of a group that commits nothing and resets nothing by itself."""
@@ -53,13 +55,19 @@ def new_consumer(group: str, *, brokers: Sequence[str], security: Security, limi
 
 
 async def fetched(
-    consumer: Any, owners: Mapping[Partition, Owner], *, records_max: int, timeout_s: float
+    consumer: Any,
+    owners: Mapping[Partition, Owner],
+    *,
+    records_max: int,
+    timeout_s: float,
+    beyond_since_s: dict[Partition, float],
 ) -> list[tuple[Owner, list[RawBatch]]]:
     """Wait until partitions of ``owners`` have records; return them, at most ``records_max`` each.
 
     Partitions that are not in ``owners`` keep what was prefetched (one fetch) and pause. Everything
     fetched is returned at once, because aiokafka fetches on only when its buffer is empty. Returns
-    nothing after ``timeout_s``. Raises ``ConfigurationError`` when a position lies beyond the end.
+    nothing after ``timeout_s``. Raises ``ConfigurationError`` when a position lies beyond the end;
+    ``beyond_since_s`` remembers between calls since when one seemed to.
     """
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s
@@ -76,6 +84,7 @@ async def fetched(
                 raise translated(exc, "cannot fetch") from exc
             remaining_s = deadline_s - loop.time()
             if taken or remaining_s <= 0:
+                await _check_ends(consumer, owners, taken, beyond_since_s)
                 return taken
             waiter = fetcher._create_fetch_waiter()
             await asyncio.wait([waiter], timeout=remaining_s)
@@ -100,6 +109,7 @@ async def sought(consumer: Any, offsets: Mapping[Partition, int | None]) -> dict
     for (topic, number), offset in offsets.items():
         tp = aiokafka.TopicPartition(topic, number)
         try:
+            _state(consumer, tp).highwater = None  # only a fetch from the new position counts
             if offset is None:
                 await consumer.seek_to_beginning(tp)
                 positions[topic, number] = await consumer.position(tp)
@@ -203,6 +213,37 @@ def _batches(tp: Any, result: Any, records_max: int) -> list[RawBatch]:
             )
         )
     return batches
+
+
+def _state(consumer: Any, tp: Any) -> Any:
+    assignment = consumer._subscription.subscription.assignment
+    if assignment is None or tp not in assignment.tps:
+        raise IllegalStateError(f"{tp} is not assigned")
+    return assignment.state_value(tp)
+
+
+async def _check_ends(
+    consumer: Any,
+    owners: Mapping[Partition, Owner],
+    taken: Sequence[tuple[Owner, list[RawBatch]]],
+    beyond_since_s: dict[Partition, float],
+) -> None:
+    """Find positions beyond the end where the broker (Tansu) reports none out of range.
+
+    A new leader's high watermark may lag for a moment, so it has to stay so for a while.
+    """
+    now_s = asyncio.get_running_loop().time()
+    for partition in list(owners) if not taken else ():
+        tp = aiokafka.TopicPartition(*partition)
+        if tp not in consumer.assignment():
+            continue
+        state = _state(consumer, tp)
+        if state.highwater is None or state.position <= state.highwater:
+            beyond_since_s.pop(partition, None)
+        elif now_s - beyond_since_s.setdefault(partition, now_s) > BEYOND_END_GRACE_S:
+            await _leave_gap(consumer, tp, state.position)
+    if taken:
+        beyond_since_s.clear()
 
 
 async def _leave_gap(consumer: Any, tp: Any, offset: int) -> None:

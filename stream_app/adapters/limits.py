@@ -1,6 +1,7 @@
 """Bounds and times of a worker's consumer. Read by :mod:`.transport`, filled from the settings."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from stream_app.errors import ConfigurationError
 
@@ -45,3 +46,27 @@ class Limits:
                 raise ConfigurationError(
                     f"{less}={getattr(self, less)} must be below {more}={getattr(self, more)}"
                 )
+
+
+def faust_settings(limits: Limits) -> dict[str, Any]:
+    """Return Faust's settings that lose nothing, create nothing and show nothing to the network."""
+    return {
+        "processing_guarantee": "at_least_once",  # the store makes it exactly once
+        "topic_allow_declare": False,  # topics are created by the topics command
+        "topic_disable_leader": True,  # its topic cannot be created on managed clusters
+        "stream_buffer_maxsize": limits.buffer_batches_max,
+        "stream_wait_empty": True,
+        "broker_commit_interval": limits.commit_interval_s,
+        "broker_session_timeout": limits.session_timeout_s,
+        "broker_heartbeat_interval": limits.heartbeat_interval_s,
+        "broker_rebalance_timeout": limits.rebalance_timeout_s,
+        "broker_request_timeout": limits.request_timeout_s,
+        "producer_acks": -1,
+        "producer_request_timeout": limits.request_timeout_s,
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+        "web_router_enabled": False,
+        "web_tables_enabled": False,
+        "web_graph_enabled": False,
+        "web_stats_enabled": False,
+    }

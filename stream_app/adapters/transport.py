@@ -11,7 +11,8 @@ to commit what was never processed. A partition's records take this way, and non
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -22,14 +23,14 @@ from faust.transport.base import Fetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage, EventT, Message, StreamT
 from faust.types.transports import TPorTopicSet, TransportT
-from mode import Service
+from mode import Service, Worker
 from mode.types import ServiceT
 
 from stream_app.adapters import fetching
 from stream_app.adapters.dispatch import Dispatcher, Handler, PartitionsHook, StartOffsets
 from stream_app.adapters.kafka import Security, bootstrap_servers
 from stream_app.adapters.lanes import Lane, Partition, PartitionStatus, Ticket
-from stream_app.adapters.limits import Limits
+from stream_app.adapters.limits import Limits, faust_settings
 from stream_app.errors import ConfigurationError
 from stream_app.ports import RawBatch
 
@@ -68,8 +69,11 @@ class BatchFetcher(Fetcher):
     @Service.task
     async def _fetcher(self) -> None:
         # Stock Faust crashes here when it is stopped during a rebalance.
+        app = cast(App, self.app)
         try:
-            await cast(BatchConsumer, self.app.consumer)._drain_messages(self)
+            await app.batches._drain_messages(self)
+        except Exception as exc:
+            app.fail(exc)
         finally:
             self.set_shutdown()
 
@@ -84,6 +88,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         #: Lanes that may be filled. Written by the main loop, read here; single dict operations.
         self.open_lanes: dict[Partition, Lane] = {}
         self.polled_at_s = monotonic()
+        self._beyond_since_s: dict[Partition, float] = {}
 
     def _create_worker_consumer(self, transport: TransportT) -> Any:
         return fetching.new_consumer(
@@ -106,6 +111,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
                 self.open_lanes,
                 records_max=self.app.limits.batch_records_max,
                 timeout_s=POLL_S,
+                beyond_since_s=self._beyond_since_s,
             )
         )
 
@@ -125,6 +131,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     async def commit_all(self, offsets: Mapping[Partition, int]) -> bool:
         """Commit to the group; False when that failed, which is never fatal."""
         timeout_s = self.app.limits.session_timeout_s
+        if self.thread_loop.is_closed():  # Faust itself crashed
+            return False
         return await self.run(fetching.committed(self._ensure_consumer(), offsets, timeout_s))
 
     def status(self, lane: Lane) -> PartitionStatus:
@@ -147,9 +155,18 @@ class BatchConsumer(driver.Consumer):
             self.app.stages,
             self.app.start_offsets,
             source=self._thread,
-            spawn=self.app.add_future,  # an exception in the task crashes the worker
+            spawn=self._spawn,
             acknowledge=self._acknowledge,
         )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[Any]:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as exc:
+                self.app.fail(exc)
+
+        return self.app.add_future(guarded())
 
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
@@ -230,7 +247,9 @@ class BatchConsumer(driver.Consumer):
         await self.wait_empty()  # again, for what Faust skips when it is stopping
         self.dispatcher.forget()
         if revoked:
-            await self.app.on_revoked_hook({(tp.topic, tp.partition) for tp in revoked})
+            await self._spawn(
+                self.app.on_revoked_hook({(tp.topic, tp.partition) for tp in revoked})
+            )
 
     async def wait_empty(self) -> None:
         """Drop what is queued, let handler calls finish (bounded), commit."""
@@ -287,13 +306,24 @@ class App(faust.App):
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self)
 
-    def _new_producer_transport(self) -> BatchTransport:
-        return BatchTransport(self.conf.broker_producer, self)
+    def _create_directories(self) -> None:
+        """None: Faust's directories are for tables, and the working directory may be read-only."""
 
     @property
     def batches(self) -> BatchConsumer:
         """The consumer of the running worker."""
         return cast(BatchConsumer, self.consumer)
+
+    def fail(self, exc: Exception) -> None:
+        """Stop the worker in good order (calls under way end, acks are committed), exit code 1.
+
+        ``Service.crash`` would tear consumer and handlers down side by side instead.
+        """
+        log.critical("the worker stops: %s: %s", type(exc).__name__, exc, exc_info=exc)
+        worker = self.beacon.root.data if self.beacon.root else None
+        assert isinstance(worker, Worker), "started by `faust worker`"
+        worker.crash_reason = worker.crash_reason or exc
+        signal.raise_signal(signal.SIGTERM)
 
     async def rewind(self, topic: str, partition: int, offset: int | None) -> None:
         """Go on at ``offset`` (``None``: the earliest) in a partition of this worker.
@@ -305,9 +335,8 @@ class App(faust.App):
 
     def partition_statuses(self) -> list[PartitionStatus]:
         """Where this worker stands in each of its partitions."""
-        return [
-            self.batches._thread.status(lane) for lane in self.batches.dispatcher.lanes.values()
-        ]
+        consumer = self.batches
+        return [consumer._thread.status(lane) for lane in consumer.dispatcher.lanes.values()]
 
     def poll_age_s(self) -> float:
         """Seconds since the consumer last looked for records; more than a few is a hang."""
@@ -325,7 +354,6 @@ def make_app(
     limits: Limits | None = None,
     web_host: str = "127.0.0.1",
     web_port: int = 6066,
-    autodiscover: Iterable[str] = (),
 ) -> App:
     """Return a Faust app (consumer group ``name``) with settings that lose nothing.
 
@@ -339,33 +367,13 @@ def make_app(
     app = App(
         name,
         broker=[f"kafka://{server}" for server in servers],
-        autodiscover=list(autodiscover),
-        processing_guarantee="at_least_once",
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        stream_buffer_maxsize=limits.buffer_batches_max,
-        stream_wait_empty=True,
-        broker_commit_interval=limits.commit_interval_s,
-        broker_session_timeout=limits.session_timeout_s,
-        broker_heartbeat_interval=limits.heartbeat_interval_s,
-        broker_rebalance_timeout=limits.rebalance_timeout_s,
-        broker_request_timeout=limits.request_timeout_s,
-        producer_acks=-1,
-        producer_request_timeout=limits.request_timeout_s,
-        key_serializer="raw",
-        value_serializer="raw",
         web_host=web_host,
         web_port=web_port,
-        web_router_enabled=False,
-        web_tables_enabled=False,
-        web_graph_enabled=False,
+        **faust_settings(limits),
     )
     app.brokers, app.limits, app.security = servers, limits, security or Security()
-    app.start_offsets, app.on_assigned_hook, app.on_revoked_hook = (
-        start_offsets,
-        on_assigned,
-        on_revoked,
-    )
+    app.start_offsets = start_offsets
+    app.on_assigned_hook, app.on_revoked_hook = on_assigned, on_revoked
     app.stages = {}
     return app
 
