@@ -2,3 +2,7 @@
 
 Start reading at :mod:`stream_app.pipeline`.
 """
+
+from stream_app.kernel_cache import choose_kernel_cache
+
+choose_kernel_cache()

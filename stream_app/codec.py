@@ -1,6 +1,7 @@
 """Wire formats of our own making: transitions for RELATE, the outbox, and the public JSON."""
 
 import struct
+from itertools import pairwise
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ def decode_transitions(value: bytes | None) -> Transitions:
     if starts[-1] != len(value):
         raise EventRejected("malformed", f"{len(value)} bytes, names end at {starts[-1]}")
     try:
-        names = [value[a:b].decode() for a, b in zip(starts, starts[1:], strict=False)]
+        names = [value[a:b].decode() for a, b in pairwise(starts)]
     except UnicodeDecodeError as exc:
         raise EventRejected("malformed", str(exc)) from exc
     return Transitions(source, rows, names)
@@ -114,7 +115,9 @@ def decode_outbox(blob: bytes) -> Outbox:
     try:
         outbox = _unpack(blob)
     except msgspec.MsgspecError as exc:
-        raise SchemaUnknown(f"the outbox cannot be read ({exc}): run the release that wrote it") from exc
+        raise SchemaUnknown(
+            f"the outbox cannot be read ({exc}): run the release that wrote it"
+        ) from exc
     if outbox.schema != OUTBOX_SCHEMA:
         raise SchemaUnknown(
             f"the outbox has schema {outbox.schema}, this release reads {OUTBOX_SCHEMA}:"
@@ -123,9 +126,7 @@ def decode_outbox(blob: bytes) -> Outbox:
     return outbox
 
 
-def json_items(
-    names: Sequence[bytes], scores: Sequence[float], reasons: Sequence[bytes]
-) -> bytes:
+def json_items(names: Sequence[bytes], scores: Sequence[float], reasons: Sequence[bytes]) -> bytes:
     """A public list: ``[{"item_id", "score", "reason"}, ...]`` from JSON texts.
 
     >>> json_items([b'"a"'], [0.5], [b'{"source":"repeat"}'])
@@ -140,9 +141,9 @@ def json_items(
 
 
 def json_text(text: str) -> bytes:
-    """A JSON string.
+    r"""A JSON string.
 
     >>> json_text('a"b')
-    b'"a\\\\"b"'
+    b'"a\\"b"'
     """
     return orjson.dumps(text)

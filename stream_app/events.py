@@ -27,7 +27,14 @@ REASONS = {
     "absurd_time": "ts is not seconds since 1970, before 2000, or in the record's future",
     "bad_number": "a number is negative, not finite, or out of range",
 }
-_NEEDS_ITEM = frozenset(KINDS) - {"impression", "search", "begin_checkout", "refund", "support", "share"}
+_NEEDS_ITEM = frozenset(KINDS) - {
+    "impression",
+    "search",
+    "begin_checkout",
+    "refund",
+    "support",
+    "share",
+}
 _TS_MIN = 946_684_800.0  # 2000-01-01
 _TS_MAX = 4_102_444_800.0  # 2100-01-01, where the record itself has no time
 _NUMBER_MAX = 1e9

@@ -1,4 +1,4 @@
-"""LEARN's reading side of item state: what this worker does not own, it caches for a short while."""
+"""LEARN's reading side of item state: what a worker does not own, it caches for a while."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -92,7 +92,7 @@ class ItemReader:
         self.want(self.tables.unknown_neighbours(fresh, limit=WANTED_MAX))
 
     def want(self, ids: NDArray[np.uint64]) -> None:
-        """Read ``ids`` along with one of the next batches; the oldest wishes beyond the limit go."""
+        """Read ``ids`` along with one of the next batches; the oldest wishes give way."""
         self._wanted.update(dict.fromkeys(ids.tolist()))
         while len(self._wanted) > WANTED_MAX:
             del self._wanted[next(iter(self._wanted))]
@@ -112,7 +112,7 @@ class ItemReader:
         # While we waited RELATE may have become the authority on some of them.
         nodes = self.tables.ensure(ids)
         use = self.tables.nodes["authority"][nodes] == 0
-        nodes = nodes[use]
+        nodes = np.asarray(nodes[use], np.int64)
         self.tables.decode(
             nodes,
             [blob for blob, used in zip(blobs, use.tolist(), strict=True) if used],

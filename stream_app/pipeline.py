@@ -136,7 +136,9 @@ class Learn:
         missing = [k for k, blob in enumerate(blobs) if blob is None]
         if missing:
             read = await retrying(
-                lambda: self._store.load(USERS, [number] * len(missing), [keys[k] for k in missing]),
+                lambda: self._store.load(
+                    USERS, [number] * len(missing), [keys[k] for k in missing]
+                ),
                 "reading customers",
             )
             for k, blob in zip(missing, read, strict=True):

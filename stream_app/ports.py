@@ -67,8 +67,8 @@ class Record:
 class Claim:
     """Ownership of one partition of one state space, as the store granted it.
 
-    ``cursor`` is the next offset to apply, ``None`` when nothing was ever committed. ``meta`` is the
-    partition's own state and ``outbox`` what was committed last and may still have to be published.
+    ``cursor`` is the next offset to apply, ``None`` before the first commit. ``meta`` is the
+    partition's own state and ``outbox`` what was committed last and may have to be published again.
     """
 
     space: str
@@ -96,7 +96,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class PublicHash:
-    """A public Redis hash (``rec:<user_id>``), replaced whole when (version, epoch) is not older."""
+    """A public Redis hash (``rec:<user_id>``), replaced whole unless (version, epoch) is older."""
 
     key: str
     version: int
@@ -107,17 +107,17 @@ class PublicHash:
 class StateStore(Protocol):
     """Partitioned state with a fenced, atomic commit.
 
-    Raises :class:`~stream_app.errors.StoreUnavailable` from every verb when the server cannot serve.
+    Raises :class:`~stream_app.errors.StoreUnavailable` from every verb when it cannot serve.
     """
 
     async def claim(self, space: str, partition: int, *, epoch_min: int = 0) -> Claim:
-        """Take the partition from whoever has it; the new epoch is above the old and ``epoch_min``."""
+        """Take the partition from whoever has it; the epoch rises, also above ``epoch_min``."""
         ...
 
     async def load(
         self, space: str, partitions: Sequence[int], ids: Sequence[bytes]
     ) -> list[bytes | None]:
-        """State blobs of ``ids``, each in its own partition, in order; ``None`` where there is none."""
+        """State blobs of ``ids``, each in its partition, in order; ``None`` where there is none."""
         ...
 
     async def commit(self, claim: Claim, step: Commit) -> None:
@@ -137,7 +137,7 @@ class PublicStore(Protocol):
         ...
 
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
-        """Set string keys (``similar:<item_id>``, ``trending:<segment>``, ``profile:<user_id>``)."""
+        """Set string keys: ``similar:<item_id>``, ``trending:<segment>``, ``profile:<user_id>``."""
         ...
 
     async def get(self, key: str) -> dict[bytes, bytes] | bytes | None:

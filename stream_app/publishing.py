@@ -198,5 +198,3 @@ def route_transitions(
         mine = np.unique(ids[owner == q]).tolist()
         routed.append((q, rows, [names[key] for key in mine if key in names]))
     return routed
-
-

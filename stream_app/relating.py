@@ -1,6 +1,6 @@
 """RELATE: one batch of the co-occurrence topic into the item tables one partition owns.
 
-    decode → drop what was seen → load → merge → commit → publish similar:<item_id>
+decode → drop what was seen → load → merge → commit → publish similar:<item_id>
 """
 
 import asyncio
@@ -49,7 +49,7 @@ _unpack = msgspec.msgpack.Decoder(Meta).decode
 
 @dataclass(slots=True)
 class Owned:
-    """An item partition this worker owns. ``pending`` are items whose public list is out of date."""
+    """An item partition this worker owns. ``pending`` items have an old public list."""
 
     claim: Claim
     cursor: int | None
@@ -154,7 +154,7 @@ class Relate:
             owned.pending.pop(key, None)
 
     async def refresh(self) -> None:
-        """Publish what waits in quiet partitions; the owner of partition 0 also what is trending."""
+        """Publish what waits in quiet partitions; partition 0's owner also what is trending."""
         for owned in list(self.owned.values()):
             async with owned.lock:
                 await self._publish(owned)
@@ -237,9 +237,7 @@ class Relate:
         order = np.lexsort((ids, -popularity))[:TOP_MAX]
         return Top(tables.popularity_landmark, ids[order], popularity[order])
 
-    async def _render(
-        self, ids: NDArray[np.uint64], owned: Owned
-    ) -> list[tuple[str, bytes]]:
+    async def _render(self, ids: NDArray[np.uint64], owned: Owned) -> list[tuple[str, bytes]]:
         await retrying(lambda: self._items.load(ids), "reading items")
         tables = self._items.tables
         nodes = tables.ensure(ids)
@@ -305,8 +303,6 @@ def _decode_meta(blob: bytes) -> Meta:
             f"item partition state has schema {meta.schema}, this release reads {SCHEMA}"
         )
     return meta
-
-
 
 
 def _accounts(meta: Meta, cursor: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Every setting, its unit and its default. The only reader of the environment (``STREAM_APP_*``)."""
+"""Every setting, its unit and its default. The only reader of ``STREAM_APP_*`` variables."""
 
 import difflib
 import os

@@ -1,4 +1,4 @@
-"""A worker's life: which partitions are claimed, where reading starts, what is closed at the end."""
+"""A worker's life: what is claimed, where reading starts, what is closed at the end."""
 
 import asyncio
 import logging

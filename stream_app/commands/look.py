@@ -40,7 +40,9 @@ def register(app: Any, settings: Settings) -> None:
             if value.startswith(b"[")
         }
         if name is not None and name not in lists:
-            raise StreamAppError(f"customer {user!r} has no list {name!r}; there are {sorted(lists)}")
+            raise StreamAppError(
+                f"customer {user!r} has no list {name!r}; there are {sorted(lists)}"
+            )
         _print_head(user, found)
         for key in sorted(lists) if name is None else [name]:
             _print_list(key, lists[key], why)

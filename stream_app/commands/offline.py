@@ -76,7 +76,9 @@ def register(app: Any, settings: Settings) -> None:
     app.command(
         *files,
         click.option("--protocol", type=click.Choice(evaluation.PROTOCOLS), default="live"),
-        click.option("--group", default=None, help="session_id or user_id; default: what is there."),
+        click.option(
+            "--group", default=None, help="session_id or user_id; default: what is there."
+        ),
         click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
         click.option("--targets", default=None, help="Event types to predict, comma-separated."),
         click.option("--exclude-seen", is_flag=True, help="Recommend no item seen recently."),

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 try:
-    import numba
-except ImportError:  # pragma: no cover - numba is a dependency; the plain path is tested without JIT
-    numba = None
+    from numba import njit
+except ImportError:  # pragma: no cover - a dependency; the plain path is tested without JIT
+    njit = None  # type: ignore[assignment]
 
 
 def kernel(function: Function) -> Function:
@@ -17,6 +19,12 @@ def kernel(function: Function) -> Function:
     Kernels take and return numpy arrays and scalars only, so that the plain Python function
     (``NUMBA_DISABLE_JIT=1``, or no numba at all) computes the same bits.
     """
-    if numba is None:  # pragma: no cover
+    if njit is None:  # pragma: no cover
         return function
-    return cast(Function, numba.njit(cache=True, nogil=True)(function))
+    return cast(Function, njit(cache=True, nogil=True)(function))
+
+
+@kernel
+def signed(value: Any) -> Any:
+    """A signed integer: unsigned ones mixed with signed ones become floats in numba."""
+    return np.int64(value)

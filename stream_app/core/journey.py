@@ -19,25 +19,49 @@ STEP_LISTS: dict[str, tuple[str, ...]] = {
     "dormant": ("home",),
 }
 
-_STAY = "="
-# Rows: the event; columns: the step the customer is in. "=" stays.
-_TABLE: dict[str, tuple[str, ...]] = {
-    #                    discover         browse           consider         cart             checkout         post_purchase    dormant
-    "impression":       (_STAY,           _STAY,           _STAY,           _STAY,           _STAY,           _STAY,           _STAY),
-    "search":           (_STAY,           "discover",      "discover",      _STAY,           "cart",          "discover",      "discover"),
-    "view":             ("browse",        _STAY,           _STAY,           _STAY,           "cart",          "browse",        "browse"),
-    "click":            ("browse",        _STAY,           _STAY,           _STAY,           "cart",          "browse",        "browse"),
-    "add_to_cart":      ("cart",          "cart",          "cart",          _STAY,           "cart",          "cart",          "cart"),
-    "remove_from_cart": (_STAY,           _STAY,           _STAY,           _STAY,           "cart",          _STAY,           "browse"),
-    "wishlist":         ("consider",      "consider",      _STAY,           _STAY,           "cart",          "consider",      "consider"),
-    "begin_checkout":   ("checkout",      "checkout",      "checkout",      "checkout",      _STAY,           "checkout",      "checkout"),
-    "purchase":         ("post_purchase", "post_purchase", "post_purchase", "post_purchase", "post_purchase", _STAY,           "post_purchase"),
-    "refund":           ("post_purchase", "post_purchase", "post_purchase", _STAY,           _STAY,           _STAY,           "post_purchase"),
-    "rate":             (_STAY,           _STAY,           _STAY,           _STAY,           _STAY,           _STAY,           "post_purchase"),
-    "review":           (_STAY,           _STAY,           "consider",      _STAY,           _STAY,           _STAY,           "post_purchase"),
-    "share":            ("consider",      "consider",      _STAY,           _STAY,           _STAY,           _STAY,           "consider"),
-    "support":          (_STAY,           _STAY,           _STAY,           _STAY,           _STAY,           _STAY,           "post_purchase"),
-}  # fmt: skip
+# From which step to which one an event moves a customer; an event not named here moves nobody.
+MOVES: dict[str, dict[str, str]] = {
+    "search": {
+        "browse": "discover",
+        "consider": "discover",
+        "checkout": "cart",
+        "post_purchase": "discover",
+        "dormant": "discover",
+    },
+    "view": {
+        "discover": "browse",
+        "checkout": "cart",
+        "post_purchase": "browse",
+        "dormant": "browse",
+    },
+    "click": {
+        "discover": "browse",
+        "checkout": "cart",
+        "post_purchase": "browse",
+        "dormant": "browse",
+    },
+    "add_to_cart": dict.fromkeys(STEPS, "cart"),
+    "remove_from_cart": {"checkout": "cart", "dormant": "browse"},
+    "wishlist": {
+        "discover": "consider",
+        "browse": "consider",
+        "checkout": "cart",
+        "post_purchase": "consider",
+        "dormant": "consider",
+    },
+    "begin_checkout": dict.fromkeys(STEPS, "checkout"),
+    "purchase": dict.fromkeys(STEPS, "post_purchase"),
+    "refund": {
+        "discover": "post_purchase",
+        "browse": "post_purchase",
+        "consider": "post_purchase",
+        "dormant": "post_purchase",
+    },
+    "rate": {"dormant": "post_purchase"},
+    "review": {"dormant": "post_purchase"},
+    "share": {"discover": "consider", "browse": "consider", "dormant": "consider"},
+    "support": {"dormant": "post_purchase"},
+}
 
 
 def transition_table() -> NDArray[np.uint8]:
@@ -49,15 +73,15 @@ def transition_table() -> NDArray[np.uint8]:
     >>> STEPS[table[KIND["impression"], STEP["checkout"]]]
     'checkout'
     """
-    table = np.empty((len(KINDS), len(STEPS)), np.uint8)
-    for kind, targets in _TABLE.items():
-        for step, target in enumerate(targets):
-            table[KIND[kind], step] = step if target == _STAY else STEP[target]
+    table = np.tile(np.arange(len(STEPS), dtype=np.uint8), (len(KINDS), 1))
+    for kind, moves in MOVES.items():
+        for step, target in moves.items():
+            table[KIND[kind], STEP[step]] = STEP[target]
     return table
 
 
 def likely_next(step_counts: NDArray[np.float64], step: int) -> int:
-    """The step customers most often went to from ``step``; ties and no data give the lower number."""
+    """The step customers most often went to from ``step``; ties give the lower number."""
     row = step_counts[step].copy()
     row[step] = -1.0
     return int(np.argmax(row))

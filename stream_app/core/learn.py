@@ -1,4 +1,4 @@
-"""LEARN: one batch of events into customers' states, and the transitions the item tables learn from.
+"""LEARN: a batch of events into customers' states, and the transitions that items learn from.
 
 Runs before scoring: a session view that lags by one event halves the hit rate.
 """
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel
+from stream_app.core.jit import kernel, signed
 from stream_app.core.journey import STEP, transition_table
 from stream_app.core.model import (
     BOUGHT_MAX,
@@ -17,7 +17,6 @@ from stream_app.core.model import (
     KIND_WEIGHTS,
     PREVIOUS_MAX,
     RING_MAX,
-    SEEN_MAX,
     VECTOR_MAX,
     Model,
 )
@@ -84,7 +83,7 @@ def remember(seen: NDArray[np.uint32], n: int, value: int) -> int:
 @kernel
 def index_of(items: NDArray[np.uint64], n: int, item: int) -> int:
     """Position of ``item`` among the first ``n``; -1 when absent."""
-    for k in range(np.int64(n)):  # an unsigned n would make k, with -1, a float in numba
+    for k in range(signed(n)):  # an unsigned n would make k, with -1, a float in numba
         if items[k] == item:
             return k
     return -1
@@ -93,7 +92,7 @@ def index_of(items: NDArray[np.uint64], n: int, item: int) -> int:
 @kernel
 def drop_at(items: NDArray[np.uint64], n: int, at: int) -> int:
     """Remove one entry, keeping order; returns the new length."""
-    for k in range(at, np.int64(n) - 1):
+    for k in range(at, signed(n) - 1):
         items[k] = items[k + 1]
     items[n - 1] = 0
     return n - 1
@@ -136,8 +135,8 @@ def _learn_returns(
     user: Row, partition: Row, item: int, items: NDArray[np.uint64], counts: NDArray[np.int64]
 ) -> None:
     """Repeat and return tables: what a session's next item was, given its shape before."""
-    end = np.int64(user.ring_n)
-    first = end - np.int64(user.session_n)
+    end = signed(user.ring_n)
+    first = end - signed(user.session_n)
     n = distinct_items(user.ring_item, first, end, items, counts)
     length = min(user.session_events, 6)
     run = min(run_length(user.ring_item, first, end), 4)
@@ -174,7 +173,7 @@ def _add_to_vector(user: Row, item: int, weight: float) -> None:
         return
     if weight <= 0.0:
         return
-    at = np.int64(user.vector_n)
+    at = signed(user.vector_n)
     if at < VECTOR_MAX:
         user.vector_n = at + 1
     else:
@@ -189,7 +188,7 @@ def _add_to_vector(user: Row, item: int, weight: float) -> None:
 
 @kernel
 def _append_event(user: Row, item: int, ts: float, kind: int) -> None:
-    n = np.int64(user.ring_n)
+    n = signed(user.ring_n)
     if n == RING_MAX:
         for k in range(RING_MAX - 1):
             user.ring_item[k] = user.ring_item[k + 1]
@@ -253,9 +252,9 @@ def _keep_books(user: Row, event: Row) -> None:
     if kind == _ADD and index_of(user.cart_item, user.cart_n, event.item) < 0:
         if user.cart_n == CART_MAX:
             user.cart_n = drop_at(user.cart_item, user.cart_n, 0)
-        user.cart_item[np.int64(user.cart_n)] = event.item
+        user.cart_item[signed(user.cart_n)] = event.item
         user.cart_n += 1
-    elif kind == _REMOVE or kind == _PURCHASE:
+    elif kind in (_REMOVE, _PURCHASE):
         at = index_of(user.cart_item, user.cart_n, event.item)
         if at >= 0:
             user.cart_n = drop_at(user.cart_item, user.cart_n, at)
@@ -278,7 +277,7 @@ def _keep_books(user: Row, event: Row) -> None:
 def _retract(user: Row, event: Row, weight: float, out: NDArray[np.void], n: int) -> int:
     """Take back the latest matching event as it was learned: same neighbours, same time."""
     taken_back = _PURCHASE if event.kind == _REFUND else _ADD
-    for k in range(np.int64(user.ring_n) - 1, -1, -1):
+    for k in range(signed(user.ring_n) - 1, -1, -1):
         if user.ring_item[k] == event.item and user.ring_kind[k] == taken_back:
             out[n].item = event.item
             for d in range(PREVIOUS_MAX):
@@ -296,7 +295,7 @@ def _transition(user: Row, event: Row, weight: float, out: Row) -> None:
     out.item = event.item
     for d in range(PREVIOUS_MAX):
         if d < user.session_n:
-            out.previous[d] = user.ring_item[np.int64(user.ring_n) - 1 - d]
+            out.previous[d] = user.ring_item[signed(user.ring_n) - 1 - d]
         else:
             out.previous[d] = 0
     out.ts = event.ts
@@ -334,7 +333,7 @@ def learn_events(
         _enter_session(user, event, model)
         _decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         weight = weights[event.kind]
-        first = np.int64(user.ring_n) - np.int64(user.session_n)
+        first = signed(user.ring_n) - signed(user.session_n)
         returning = (
             event.item != 0
             and weight > 0.0

@@ -5,11 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel
+from stream_app.core.item_index import find
+from stream_app.core.jit import kernel, signed
 from stream_app.core.learn import Row, distinct_items, run_length
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 from stream_app.core.scoring import Scratch, View, new_scratch, score_context, select_top
-from stream_app.core.tables import ItemTables, find
+from stream_app.core.tables import ItemTables
 
 LISTS = ("home", "cart")
 HOME, CART = range(2)
@@ -48,12 +49,12 @@ def _context(
 ) -> tuple[int, int]:
     """Nodes that candidates are drawn from, newest first; how many, and how many of the session."""
     if which == CART:
-        n = np.int64(user.cart_n)
+        n = signed(user.cart_n)
         for k in range(n):
             context[k] = find(keys, slots, user.cart_item[n - 1 - k])
         return n, np.int64(0)
-    end = np.int64(user.ring_n)
-    first = end - np.int64(user.session_n)
+    end = signed(user.ring_n)
+    first = end - signed(user.session_n)
     session_n = distinct_items(user.ring_item, first, end, items, counts)
     n = session_n
     if session_n == 0:  # a new session starts from what the last ones were about
@@ -147,15 +148,15 @@ def rank_batch(
     for i in range(len(rows)):
         user = users[rows[i]]
         context_n, session_n = _context(user, which[i], keys, slots, items, counts, context)
-        end = np.int64(user.ring_n)
-        run = run_length(user.ring_item, end - np.int64(user.session_n), end)
+        end = signed(user.ring_n)
+        run = run_length(user.ring_item, end - signed(user.session_n), end)
         n = score_context(
             view,
             context,
             counts,
             context_n,
             session_n,
-            np.int64(user.session_events),
+            signed(user.session_events),
             run,
             partition[0],
             popular,

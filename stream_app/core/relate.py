@@ -7,7 +7,7 @@ to" (forward) and "came from" (backward), under forward decay (Cormode et al. 20
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel
+from stream_app.core.jit import kernel, signed
 from stream_app.core.model import PREVIOUS_MAX, Model
 from stream_app.core.tables import ItemTables
 
@@ -23,7 +23,7 @@ def _slot(
     nodes: NDArray[np.void],
 ) -> int:
     """Column of ``node`` in the table ``row``; a full table gives up its smallest entry for it."""
-    n = np.int64(filled[row])
+    n: int = signed(filled[row])
     for k in range(n):
         if neighbour[row, k] == node:
             return k
@@ -50,8 +50,8 @@ def _slot(
 def merge_transitions(
     transitions: NDArray[np.void],
     at: NDArray[np.int64],
-    partition: int,
-    partitions: int,
+    partition: np.uint64,
+    partitions: np.uint64,
     distance_weights: NDArray[np.float64],
     pair_half_life_s: float,
     pair_origin: float,
@@ -63,7 +63,7 @@ def merge_transitions(
     backward: NDArray[np.float32],
     filled: NDArray[np.int32],
 ) -> None:
-    """Add ``(n,) TRANSITION`` in order; ``at (n, 1 + PREVIOUS_MAX)`` are the nodes of their items."""
+    """Add ``(n,) TRANSITION`` in order; ``at (n, 1 + PREVIOUS_MAX)`` are their items' nodes."""
     for t in range(len(transitions)):
         move = transitions[t]
         g = 2.0 ** (move.ts / pair_half_life_s - pair_origin)

@@ -1,6 +1,7 @@
-"""A customer's state and a partition's own state: fixed records in memory, trimmed blobs in Redis."""
+"""A customer's state and a partition's own: fixed records in memory, trimmed blobs in Redis."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ _COUNTED = {
 
 
 def _layout() -> tuple[int, NDArray[np.int64]]:
-    """Return the header size and a (fields, 3) table: byte offset, item size, offset of the count."""
+    """Return the header size and a (fields, 3) table: offset, item size, offset of the count."""
     assert USER.fields is not None
     header = USER.fields["ring_item"][1]
     table = []
@@ -154,7 +155,7 @@ def encode_users(users: NDArray[np.void]) -> list[bytes]:
     ends = _trim(full, _HEADER_BYTES, _ARRAYS, out)
     packed = out[: ends[-1] if len(ends) else 0].tobytes()
     starts = [0, *ends.tolist()]
-    return [packed[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    return [packed[a:b] for a, b in pairwise(starts)]
 
 
 def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
@@ -203,7 +204,7 @@ def decode_partition(blob: bytes) -> NDArray[np.void]:
     if blob[0] != PARTITION_SCHEMA or len(blob) != PARTITION.itemsize:
         raise SchemaUnknown(
             f"partition state has schema {blob[0]} and {len(blob)} bytes, this release reads"
-            f" {PARTITION_SCHEMA} with {PARTITION.itemsize}: run the release that wrote it, or newer"
+            f" {PARTITION_SCHEMA} with {PARTITION.itemsize}: run the release that wrote it"
         )
     return np.frombuffer(blob, PARTITION).copy()
 

@@ -1,4 +1,4 @@
-"""Item tables: decayed masses, popularity and bounded neighbour tables, indexed by a 64-bit item id.
+"""Item tables: decayed masses, popularity and bounded neighbour tables, by a 64-bit item id.
 
 One instance per worker holds the tables of the item partitions it owns, where it is the only
 writer, and a bounded cache of the others, which LEARN reads.
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.item_index import NODE, ensure_ids, lookup_ids, reinsert_all
 from stream_app.core.jit import kernel
 from stream_app.core.model import LANDMARK_HALF_LIVES, Model
 from stream_app.errors import SchemaUnknown
@@ -36,87 +37,6 @@ ITEM = np.dtype(
 NEIGHBOUR = np.dtype([("id", "u8"), ("forward", "f4"), ("backward", "f4")])
 _HEADER_WORDS = ITEM.itemsize // 8
 _ENTRY_WORDS = NEIGHBOUR.itemsize // 8
-
-# One item in memory. ``row`` is its neighbour table, -1 while that is not in memory.
-NODE = np.dtype(
-    [
-        ("id", "u8"),
-        ("mass", "f8"),
-        ("out", "f8"),
-        ("repeats", "f8"),
-        ("popularity", "f8"),
-        ("loaded_at", "f8"),  # the caller's clock; -inf = never
-        ("row", "i4"),
-        ("known", "u1"),  # masses and table have been read from the store, or made here
-        ("authority", "u1"),  # made here: this worker owns the item and nobody else writes it
-    ],
-    align=True,
-)
-
-
-@kernel
-def find(keys: NDArray[np.uint64], slots: NDArray[np.int32], key: int) -> int:
-    """Node of an id, -1 when there is none. Open addressing; ids are hashes already."""
-    mask = np.uint64(len(keys) - 1)
-    at = key & mask
-    while slots[at] >= 0:
-        if keys[at] == key:
-            return np.int64(slots[at])
-        at = (at + np.uint64(1)) & mask
-    return np.int64(-1)
-
-
-@kernel
-def _insert(keys: NDArray[np.uint64], slots: NDArray[np.int32], key: int, node: int) -> None:
-    mask = np.uint64(len(keys) - 1)
-    at = key & mask
-    while slots[at] >= 0:
-        at = (at + np.uint64(1)) & mask
-    keys[at] = key
-    slots[at] = node
-
-
-@kernel
-def _ensure(
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    nodes: NDArray[np.void],
-    n: int,
-    ids: NDArray[np.uint64],
-    out: NDArray[np.int64],
-) -> int:
-    """Nodes of ``ids``, created where missing (id 0 gives -1); returns the new number of nodes."""
-    for k in range(len(ids)):
-        if ids[k] == 0:
-            out[k] = -1
-            continue
-        node = find(keys, slots, ids[k])
-        if node < 0:
-            node = n
-            n += 1
-            _insert(keys, slots, ids[k], node)
-            nodes[node].id = ids[k]
-            nodes[node].row = -1
-            nodes[node].known = 0
-            nodes[node].authority = 0
-            nodes[node].loaded_at = -np.inf
-            nodes[node].mass = 0.0
-            nodes[node].out = 0.0
-            nodes[node].repeats = 0.0
-            nodes[node].popularity = 0.0
-        out[k] = node
-    return n
-
-
-@kernel
-def _lookup(
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    ids: NDArray[np.uint64],
-    out: NDArray[np.int64],
-) -> None:
-    for k in range(len(ids)):
-        out[k] = find(keys, slots, ids[k]) if ids[k] != 0 else -1
 
 
 @kernel
@@ -220,14 +140,14 @@ class ItemTables:
         """``(n,)`` nodes of ``(n,)`` ids, new ones unknown; 0 gives -1."""
         self._reserve_nodes(len(ids))
         out = np.empty(len(ids), np.int64)
-        self.nodes_n = _ensure(self.keys, self.slots, self.nodes, self.nodes_n, ids, out)
+        self.nodes_n = ensure_ids(self.keys, self.slots, self.nodes, self.nodes_n, ids, out)
         self.names.extend([""] * (self.nodes_n - len(self.names)))
         return out
 
     def lookup(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """``(n,)`` nodes of ``(n,)`` ids, -1 where there is none."""
         out = np.empty(len(ids), np.int64)
-        _lookup(self.keys, self.slots, ids, out)
+        lookup_ids(self.keys, self.slots, ids, out)
         return out
 
     def full(self) -> bool:
@@ -244,7 +164,7 @@ class ItemTables:
             size = 1 << int(np.ceil(np.log2(4 * need)))
             self.keys = np.zeros(size, np.uint64)
             self.slots = np.full(size, -1, np.int32)
-            _reinsert(self.keys, self.slots, self.nodes, self.nodes_n)
+            reinsert_all(self.keys, self.slots, self.nodes, self.nodes_n)
 
     def ensure_rows(self, nodes: NDArray[np.int64]) -> None:
         """Give each of the distinct ``nodes`` a neighbour table, evicting those unused longest."""
@@ -254,9 +174,7 @@ class ItemTables:
         self.row_used[rows[have]] = self.tick
         missing = nodes[rows[nodes] < 0]
         while len(self.free_rows) < len(missing):
-            if len(self.filled) < self.rows_max:
-                self._grow_rows(len(missing))
-            elif not self._evict(len(missing)):
+            if len(self.filled) < self.rows_max or not self._evict(len(missing)):
                 self._grow_rows(len(missing))
         for node in missing.tolist():
             row = self.free_rows.pop()
@@ -325,7 +243,7 @@ class ItemTables:
     def decode(
         self, nodes: NDArray[np.int64], blobs: Sequence[bytes | None], *, now: float
     ) -> None:
-        """Fill ``nodes`` from their blobs; ``None`` is an item without state. ``now`` dates them."""
+        """Fill ``nodes`` from their blobs; ``None`` means without state; ``now`` dates them."""
         self.ensure_rows(nodes)
         present = [(node, blob) for node, blob in zip(nodes.tolist(), blobs, strict=True) if blob]
         absent = np.array(
@@ -346,9 +264,7 @@ class ItemTables:
         words = np.frombuffer(buffer, np.uint64)
         sizes = np.array([len(blob) for blob in blobs], np.int64)
         starts = (np.cumsum(sizes) - sizes) // 8
-        header = np.frombuffer(
-            b"".join([blob[: ITEM.itemsize] for blob in blobs]), ITEM
-        )
+        header = np.frombuffer(b"".join([blob[: ITEM.itemsize] for blob in blobs]), ITEM)
         if (header["schema"] != ITEM_SCHEMA).any():
             raise SchemaUnknown(
                 f"item state has schemas {sorted(set(header['schema'].tolist()))}, this release"
@@ -380,7 +296,10 @@ class ItemTables:
             self.filled,
         )
         for node, blob, n, size in zip(
-            nodes.tolist(), blobs, header["neighbours_n"].tolist(), header["name_bytes"].tolist(),
+            nodes.tolist(),
+            blobs,
+            header["neighbours_n"].tolist(),
+            header["name_bytes"].tolist(),
             strict=True,
         ):
             if not self.names[node]:
@@ -418,14 +337,6 @@ class ItemTables:
             )
             at = end
         return blobs
-
-
-@kernel
-def _reinsert(
-    keys: NDArray[np.uint64], slots: NDArray[np.int32], nodes: NDArray[np.void], n: int
-) -> None:
-    for node in range(n):
-        _insert(keys, slots, nodes[node].id, node)
 
 
 def landmark_of(ts: float, half_life_s: float) -> int:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 import orjson
+from numpy.typing import NDArray
 
 from stream_app.core import metrics
 from stream_app.core.journey import STEPS
@@ -106,9 +105,7 @@ async def evaluate(
     model: Model | None = None,
 ) -> dict[str, Any]:
     """Measures of the model on ``test`` after learning ``train``; keys as ``evaluate`` prints."""
-    engine = Engine(
-        settings, list_size=question.k, exclude_seen=question.exclude_seen, model=model
-    )
+    engine = Engine(settings, list_size=question.k, exclude_seen=question.exclude_seen, model=model)
     await engine.start()
     known: Counter[int] = Counter()
     groups: set[str] = set()
@@ -200,5 +197,3 @@ def _by(predictions: Predictions, labels: list[str], k: int) -> dict[str, dict[s
         }
         for label, ranks in sorted(split.items())
     }
-
-
