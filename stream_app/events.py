@@ -110,7 +110,7 @@ class EventDecoder:
         try:
             if max(map(len, values), default=0) <= self._bytes_max:  # type: ignore[arg-type]
                 return [_decode(value) for value in values], range(len(values)), []  # type: ignore[arg-type]
-        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError):
             pass  # find out which ones, below
         parsed: list[Event] = []
         rows: list[int] = []
