@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from stream_app.embedded import tansu_broker, valkey_server
 from stream_app.errors import StreamAppError
 from stream_app.settings import Settings, load_settings
 
-warm_up_events = 50
+warm_up_events = 200
 first_list_timeout_s = 120.0  # the first start may compile the scoring kernels
 drain_timeout_s = 30.0
 plain_line_every_s = 3.0
@@ -111,13 +111,18 @@ async def _live(
             ]
             feed = Feed(source, producer, settings.clickstream_topic, board)
             await feed.send(warm_up_events)
-            await _first_list(board, worker)
+            await _until(
+                lambda: board.lists > 0,
+                first_list_timeout_s,
+                lambda: worker.failure(f"no list was published in {first_list_timeout_s:g} s"),
+            )
+            await _all_done(board, worker)
             board.freshness = Freshness()  # what the worker's start took is not freshness
             shown = group.create_task(_show(board, source, options, console))
             await feed.run(options.rate, options.seconds)
             shown.cancel()
             await producer.flush()
-            await _drained(board, worker)
+            await _all_done(board, worker)
             for watcher in watchers:
                 watcher.cancel()
     except BaseExceptionGroup as failures:
@@ -153,26 +158,30 @@ async def _guard(worker: Worker) -> None:
         await asyncio.sleep(frame_s)
 
 
-async def _first_list(board: Board, worker: Worker) -> None:
-    deadline_s = time.monotonic() + first_list_timeout_s
-    while not board.lists:
+async def _until(
+    happened: Callable[[], bool], timeout_s: float, failure: Callable[[], str]
+) -> None:
+    """Wait for something. Raises :class:`DemoFailed` with ``failure()`` after ``timeout_s``."""
+    deadline_s = time.monotonic() + timeout_s
+    while not happened():
         if time.monotonic() > deadline_s:
-            what = f"the worker published no list within {first_list_timeout_s:g} s"
-            raise DemoFailed(worker.failure(what))
+            raise DemoFailed(failure())
         await asyncio.sleep(frame_s)
 
 
-async def _drained(board: Board, worker: Worker) -> None:
+async def _all_done(board: Board, worker: Worker) -> None:
     """Wait until every event sent is applied or dead-lettered."""
-    deadline_s = time.monotonic() + drain_timeout_s
-    while board.applied + board.dead.total() < board.sent:
-        if time.monotonic() > deadline_s:
-            done = board.applied + board.dead.total()
-            what = (
-                f"only {done} of {board.sent} events were done {drain_timeout_s:g} s after the last"
-            )
-            raise DemoFailed(worker.failure(what))
-        await asyncio.sleep(frame_s)
+
+    def done() -> int:
+        return board.applied + board.dead.total()
+
+    def failure() -> str:
+        what = (
+            f"only {done()} of {board.sent} events were done {drain_timeout_s:g} s after the last"
+        )
+        return worker.failure(what)
+
+    await _until(lambda: done() >= board.sent, drain_timeout_s, failure)
 
 
 async def _show(board: Board, source: Source, options: Options, console: Console) -> None:

@@ -51,7 +51,7 @@ def summary(board: Board) -> str:
         f"dead-lettered      {board.dead.total()}{f' ({reasons})' if reasons else ''}\n"
         f"lists published    {board.lists}\n"
         f"freshness          p50 {p50:.0f} ms, p99 {p99:.0f} ms"
-        f" (event produced to list on the topic, {len(board.freshness.seconds)} lists)\n"
+        f" (from event sent to list read, {len(board.freshness.seconds)} lists after the start)\n"
         f"customers by step\n{funnel}"
     )
 
