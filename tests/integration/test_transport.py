@@ -21,10 +21,9 @@ from stream_app.adapters.topics import TopicSpec, ensure_topics
 from stream_app.embedded import TansuBroker
 from stream_app.ports import Record
 from tests.conftest import NewTopicFactory, UniqueName
-from tests.servers import Kafka
+from tests.servers import ApacheKafka, Kafka, create_topic
 
 DEADLINE_S = 60.0  # only to end a test that hangs
-SESSION_TIMEOUT_S = 6.0  # the smallest a broker allows by default; the worker's setting
 
 
 class Worker:
@@ -65,6 +64,8 @@ class Bench:
         self.directory = directory
         self.topic = topic
         self.group = f"group-{topic}"
+        # Our own broker allows one second; others allow no less than six by default.
+        self.session_timeout_s = 3.0 if "Java" in kafka.kind else 6.0
         self.workers: list[Worker] = []
         self._stack = stack
 
@@ -75,6 +76,7 @@ class Bench:
             "directory": str(self.directory),
             "topic": self.topic,
             "group": self.group,
+            "session_timeout_s": self.session_timeout_s,
         }
         worker = Worker(given | plan, len(self.workers))
         self._stack.callback(worker.process.wait)
@@ -250,7 +252,7 @@ async def test_only_committed_transactions_arrive_and_the_commit_passes_their_ma
 
 async def test_a_slow_handler_keeps_its_place_in_the_group(bench: Bench) -> None:
     await bench.send(0, range(3_000))
-    worker = bench.start(delay_s=SESSION_TIMEOUT_S + 2, delay_once=True)
+    worker = bench.start(delay_s=bench.session_timeout_s + 2, delay_once=True)
     await bench.stored(3_000)
     assert bench.values() == list(range(3_000))
     await until_committed(bench, 3_000)
@@ -346,3 +348,23 @@ async def test_the_embedded_broker_serves_workers_too(
         lost = bench.start()  # the broker was restarted, say, and its memory with it
         assert await lost.ended() > 0
         assert "stored position 5000" in lost.log.read_text()
+
+
+async def test_a_broker_that_dies_and_comes_back_costs_nothing(
+    kafka_process: ApacheKafka, unique: UniqueName, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        kafka = Kafka(kafka_process.bootstrap, "Apache Kafka (Java)", is_apache=True)
+        bench = Bench(kafka, tmp_path, unique("broker"), stack)
+        await create_topic(kafka.bootstrap, bench.topic)
+        await bench.send(0, range(1_000))
+        worker = bench.start(delay_s=0.1)
+        await bench.stored(300)
+        kafka_process.kill()
+        kafka_process.start()
+        await bench.send(0, range(1_000, 1_500))
+        await bench.stored(1_500)
+        assert bench.values() == list(range(1_500))
+        await until_committed(bench, 1_500)
+        assert worker.process.poll() is None, worker.tail()
+        assert await worker.stop() == 0

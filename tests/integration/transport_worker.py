@@ -24,6 +24,7 @@ PLAN: dict[str, Any] = {
     "topic": "clicks",
     "group": "transport-worker",
     "batch_records_max": 100,
+    "session_timeout_s": 6.0,
     "delay_s": 0.0,
     "delay_once": False,
     "start": None,
@@ -111,8 +112,8 @@ app = make_app(
     on_revoked=on_revoked,
     limits=Limits(
         batch_records_max=plan["batch_records_max"],
-        session_timeout_s=6,
-        heartbeat_interval_s=1,
+        session_timeout_s=plan["session_timeout_s"],
+        heartbeat_interval_s=plan["session_timeout_s"] / 6,
         commit_interval_s=0.3,
     ),
 )

@@ -1,0 +1,199 @@
+"""Lanes and the dispatcher without a broker: order of acks, bounds, joining, rewinds."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import pytest
+
+from stream_app.adapters.dispatch import Dispatcher
+from stream_app.adapters.lanes import Lane, Partition, Ticket, joined
+from stream_app.adapters.limits import Limits
+from stream_app.errors import ConfigurationError, Fenced
+from stream_app.ports import RawBatch
+
+
+def batch(start: int, stop: int, next_offset: int | None = None) -> RawBatch:
+    """Return records start … stop − 1, each with its offset as value."""
+    offsets = range(start, stop)
+    return RawBatch(
+        topic="clicks",
+        partition=0,
+        next_offset=stop if next_offset is None else next_offset,
+        offsets=list(offsets),
+        keys=[None] * len(offsets),
+        values=[b"%d" % offset for offset in offsets],
+        timestamps_ms=list(offsets),
+        headers=[()] * len(offsets),
+    )
+
+
+def lane(batches_max: int = 4, records_max: int = 100) -> Lane:
+    return Lane(("clicks", 0), 0, batches_max=batches_max, records_max=records_max)
+
+
+def test_acks_out_of_order_never_pass_unacked_work() -> None:
+    it = lane()
+    first, second, third = (it.admit(batch(n, n + 10)) for n in (0, 10, 20))
+    it.settle(third)
+    assert it.acked == 0
+    it.settle(first)
+    assert it.acked == 10
+    it.settle(second)
+    assert it.acked == 30
+
+
+def test_a_fetch_of_markers_only_moves_the_commit_in_its_turn() -> None:
+    it = lane()
+    first = it.admit(batch(0, 10))
+    it.admit(batch(10, 10, next_offset=12))
+    assert (it.acked, it.position) == (0, 12)
+    it.settle(first)
+    assert it.acked == 12
+
+
+def test_a_lane_is_full_by_batches_or_by_records() -> None:
+    it = lane(batches_max=2, records_max=100)
+    first = it.admit(batch(0, 1))
+    assert not it.full
+    it.admit(batch(1, 2))
+    assert it.full
+    it.settle(first)
+    assert not it.full
+    it.admit(batch(2, 200))
+    assert it.full
+
+
+async def test_queued_batches_are_joined_up_to_the_limit() -> None:
+    it = lane()
+    for start in (0, 10, 20):
+        it.queue(batch(start, start + 10), start)
+    assert it.queued_records == 30
+    taken = await it.take(25)
+    assert taken is not None
+    assert (list(taken[0].offsets), taken[0].next_offset, taken[1]) == (
+        list(range(20)),
+        20,
+        [0, 10],
+    )
+    rest = await it.take(25)
+    assert rest is not None
+    assert rest[0].values == [b"%d" % n for n in range(20, 30)]
+    it.close()
+    assert await it.take(25) is None
+
+
+def test_one_batch_is_joined_as_it_is() -> None:
+    only = batch(0, 3)
+    assert joined([only]) is only
+
+
+def test_limits_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"heartbeat_interval_s=10.* below session_timeout"
+    ):
+        Limits(heartbeat_interval_s=10.0)
+    with pytest.raises(ConfigurationError, match="batch_records_max=0 must be above 0"):
+        Limits(batch_records_max=0)
+
+
+class Log:
+    """A source of numbered records that a test pulls from."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.open_lane: Lane | None = None
+
+    def open(self, lane: Lane) -> None:
+        self.open_lane = lane
+
+    def shut(self, lane: Lane) -> None:
+        if self.open_lane is lane:
+            self.open_lane = None
+
+    async def seek_all(self, offsets: Mapping[Partition, int | None]) -> dict[Partition, int]:
+        await asyncio.sleep(0)
+        self.position = offsets["clicks", 0] or 0
+        return {("clicks", 0): self.position}
+
+    def deliver(self, count: int) -> tuple[Lane, Ticket]:
+        """Hand the next records to the open lane."""
+        lane = self.open_lane
+        assert lane is not None
+        part = batch(self.position, self.position + count)
+        self.position += count
+        ticket = lane.admit(part)
+        lane.queue(part, (lane, ticket))
+        return lane, ticket
+
+
+class Scene:
+    """A dispatcher over a :class:`Log`, and the offsets that its handler has seen."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.calls = 0
+        self.log = Log()
+        self.gate = asyncio.Event()
+        self.dispatcher = Dispatcher(
+            Limits(drain_timeout_s=0.1),
+            {"clicks": self.handle},
+            self.start_offsets,
+            source=self.log,
+            spawn=self.spawn,
+            acknowledge=self.acknowledge,
+        )
+
+    async def handle(self, batch: RawBatch) -> None:
+        self.calls += 1
+        assert self.calls == 1, "one call at a time for one partition"
+        try:
+            await self.gate.wait()
+            self.seen += batch.offsets
+        finally:
+            self.calls -= 1
+
+    async def start_offsets(self, partitions: set[Partition]) -> dict[Partition, int | None]:
+        return dict.fromkeys(partitions)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(work)
+
+    async def acknowledge(self, receipt: tuple[Lane, Ticket]) -> None:
+        lane, ticket = receipt
+        if self.dispatcher.is_current(lane):
+            self.dispatcher.settle(lane, ticket)
+
+
+async def settled() -> None:
+    """Let every task that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_concurrent_rewinds_leave_one_lane_and_one_call_at_a_time() -> None:
+    scene = Scene()
+    partition = ("clicks", 0)
+    await scene.dispatcher.place({partition})
+    scene.log.deliver(5)
+    await settled()  # the handler is in its call
+    await asyncio.gather(*(scene.dispatcher.rewind(partition, n) for n in (3, 1, 2)))
+    lane, _ticket = scene.log.deliver(4)
+    assert scene.dispatcher.is_current(lane)
+    scene.gate.set()
+    await settled()
+    assert scene.seen == [0, 1, 2, 3, 4, 2, 3, 4, 5]
+    assert lane.acked == 6
+    await scene.dispatcher.drain()
+
+
+async def test_a_drain_cancels_calls_that_take_too_long_and_settles_nothing_of_them() -> None:
+    scene = Scene()
+    await scene.dispatcher.place({("clicks", 0)})
+    lane, _ticket = scene.log.deliver(5)
+    await settled()
+    await scene.dispatcher.drain()
+    assert (scene.seen, scene.calls, lane.acked) == ([], 0, 0)
+    scene.dispatcher.forget()
+    with pytest.raises(Fenced, match="not assigned"):
+        await scene.dispatcher.rewind(("clicks", 0), 0)
