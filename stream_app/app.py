@@ -1,5 +1,7 @@
 """Composition root: ``faust -A stream_app.app worker -l info`` and the other commands."""
 
+from typing import Any
+
 from stream_app.adapters.limits import Limits
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
@@ -27,3 +29,9 @@ add_stage(app, "learn", settings.clickstream_topic, worker.stages.learn.process)
 add_stage(app, "relate", settings.cooccurrence_topic, worker.stages.relate.process)
 app.timer(settings.refresh_s)(worker.refresh)
 register(app, settings)
+
+
+@app.on_before_shutdown.connect
+async def close(*_args: Any, **_kwargs: Any) -> None:
+    """Disconnect when the last batch is done."""
+    await worker.close()

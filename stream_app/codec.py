@@ -2,7 +2,6 @@
 
 import struct
 from itertools import pairwise
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -124,20 +123,6 @@ def decode_outbox(blob: bytes) -> Outbox:
             " run the release that wrote it, or newer"
         )
     return outbox
-
-
-def json_items(names: Sequence[bytes], scores: Sequence[float], reasons: Sequence[bytes]) -> bytes:
-    """A public list: ``[{"item_id", "score", "reason"}, ...]`` from JSON texts.
-
-    >>> json_items([b'"a"'], [0.5], [b'{"source":"repeat"}'])
-    b'[{"item_id":"a","score":0.5,"reason":{"source":"repeat"}}]'
-    """
-    return b"[%b]" % b",".join(
-        [
-            b'{"item_id":%b,"score":%.6g,"reason":%b}' % entry
-            for entry in zip(names, scores, reasons, strict=True)
-        ]
-    )
 
 
 def json_text(text: str) -> bytes:

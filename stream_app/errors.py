@@ -1,14 +1,14 @@
 """One error tree. An error is named for what the worker does next.
 
-    StreamAppError
-    ├── ConfigurationError     stop at start, naming the setting and the cure
-    ├── EventRejected          dead-letter the record and go on
-    ├── StoreUnavailable       retry with back-off, without end
-    ├── LogUnavailable         retry with back-off, without end
-    ├── Fenced                 stop working on the partition: another worker owns it
-    ├── RolledBack             rewind Kafka to the stored cursor and go on from there
-    ├── SchemaUnknown          stop the worker: state was written by a newer release
-    └── EventFileError         tell the user which line of which file is wrong
+StreamAppError
+├── ConfigurationError     stop at start, naming the setting and the cure
+├── EventRejected          dead-letter the record and go on
+├── StoreUnavailable       retry with back-off, without end
+├── LogUnavailable         retry with back-off, without end
+├── Fenced                 stop working on the partition: another worker owns it
+├── RolledBack             rewind Kafka to the stored cursor and go on from there
+├── SchemaUnknown          stop the worker: state was written by a newer release
+└── EventFileError         tell the user which line of which file is wrong
 """
 
 

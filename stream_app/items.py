@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.codec import json_text
 from stream_app.core.model import LANDMARK_HALF_LIVES
 from stream_app.core.ranking import Popular
+from stream_app.core.render import render_lists
 from stream_app.core.tables import ItemTables
 from stream_app.errors import SchemaUnknown
 from stream_app.hashing import stable_hash
@@ -18,7 +18,6 @@ TOP_ID = b"top"  # beside the items of a partition: its most popular ones
 TOP_MAX = 200
 WANTED_MAX = 20_000
 READ_MAX = 2_048
-_NAMES_MAX = 1_000_000
 _TOP = np.dtype([("id", "u8"), ("popularity", "f8")])
 
 
@@ -74,7 +73,6 @@ class ItemReader:
         self._clock = clock
         self._tops_at = -np.inf
         self._wanted: dict[int, None] = {}
-        self._quoted: dict[int, bytes] = {}
 
     async def load(self, ids: NDArray[np.uint64]) -> None:
         """Make ``ids`` and their neighbours' masses present and fresh enough to score with."""
@@ -153,19 +151,16 @@ class ItemReader:
             ids = np.array([stable_hash(name) for name in names], np.uint64)
             self.tables.set_names(ids, names)
 
-    def quote(self, ids: NDArray[np.uint64]) -> None:
-        """Remember the JSON texts of the items with ``ids``, for :meth:`quoted`."""
-        missing = [key for key in np.unique(ids).tolist() if key not in self._quoted]
-        if not missing:
-            return
-        if len(self._quoted) + len(missing) > _NAMES_MAX:
-            self._quoted.clear()
-            missing = np.unique(ids).tolist()
-        nodes = self.tables.lookup(np.array(missing, np.uint64)).tolist()
-        for key, node in zip(missing, nodes, strict=True):
-            if node >= 0 and self.tables.names[node]:
-                self._quoted[key] = json_text(self.tables.names[node])
-
-    def quoted(self, ids: list[int]) -> list[bytes | None]:
-        """JSON texts of item ids; ``None`` where the text is not known to this worker."""
-        return [self._quoted.get(key) for key in ids]
+    def render(
+        self,
+        nodes: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        scores: NDArray[np.float64],
+        sources: NDArray[np.uint8],
+        because: NDArray[np.int64],
+    ) -> list[bytes]:
+        """JSON arrays of ranked lists; see :func:`stream_app.core.render.render_lists`."""
+        names = self.tables.names
+        return render_lists(
+            names.bytes, names.starts, names.sizes, nodes, counts, scores, sources, because
+        )

@@ -88,7 +88,7 @@ class Learn:
             learn_globals=self.learning,
         )
         self._name_items(events)
-        outbox = self._score(batch.partition, events, rows, users, partition, learned)
+        outbox, texts = self._score(batch.partition, events, rows, users, partition, learned)
         _account(partition, batch, owned.cursor, events)
         step = Commit(
             owned.cursor,
@@ -104,7 +104,7 @@ class Learn:
         # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
         owned.cursor, owned.partition = step.cursor, partition
         owned.users.put(step.writes[:-1])
-        await self._publisher.publish(batch.partition, owned.claim.epoch, outbox)
+        await self._publisher.publish(batch.partition, owned.claim.epoch, outbox, texts)
 
     async def assign(self, partition: int) -> int | None:
         """Claim a partition, finish what its last owner published; returns where to read on."""
@@ -165,8 +165,8 @@ class Learn:
         users: NDArray[np.void],
         partition: NDArray[np.void],
         learned: Learned,
-    ) -> Outbox:
-        """Lists of every customer with an applied event, and the transitions for RELATE."""
+    ) -> tuple[Outbox, list[bytes]]:
+        """Lists of every customer with an applied event, packed and as JSON, and transitions."""
         touched, first = np.unique(rows[learned.status == APPLIED], return_index=True)
         at = np.flatnonzero(learned.status == APPLIED)[first]
         selected = users[touched]
@@ -192,7 +192,9 @@ class Learn:
         )
         node_ids = self._items.tables.nodes["id"]
         block = pack_lists(ranked, node_ids, generated_at=self._clock())
-        self._items.quote(np.frombuffer(block.items + block.because, np.uint64))
+        texts = self._items.render(
+            lists.nodes, lists.counts, lists.scores, lists.sources, lists.because
+        )
         names = dict(zip(events.events["item"].tolist(), events.items, strict=True))
         transitions = [
             (q, encode_transitions(Transitions(number, part, texts)))
@@ -203,7 +205,7 @@ class Learn:
                 partitions=self._settings.cooccurrence_partitions,
             )
         ]
-        return Outbox(transitions=transitions, lists=block)
+        return Outbox(transitions=transitions, lists=block), texts
 
 
 def _account(

@@ -2,24 +2,21 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.codec import ListsBlock, Outbox, json_items, json_text
+from stream_app.codec import ListsBlock, Outbox, json_text
 from stream_app.core.journey import STEPS
 from stream_app.core.learn import TRANSITION
 from stream_app.core.ranking import LISTS, Lists
-from stream_app.core.scoring import SOURCES
 from stream_app.items import ItemReader
 from stream_app.ports import Log, PublicHash, PublicStore, Record
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
 
-_SOURCES = [json_text(source) for source in SOURCES]
 _STEPS = [json_text(step) for step in STEPS]
-_PLAIN = [b'{"source":%b}' % source for source in _SOURCES]
 
 
 class Ranked(NamedTuple):
@@ -72,64 +69,66 @@ class Publisher:
         self._reader = reader
         self._settings = settings
 
-    async def publish(self, partition: int, epoch: int, outbox: Outbox) -> None:
-        """Transitions to RELATE; each customer's lists to the topic and to ``rec:<user_id>``."""
+    async def publish(
+        self, partition: int, epoch: int, outbox: Outbox, texts: Sequence[bytes]
+    ) -> None:
+        """Transitions to RELATE; each customer's lists to the topic and to ``rec:<user_id>``.
+
+        ``texts`` are the lists of the outbox as JSON.
+        """
         await asyncio.gather(
             *(
                 self._send(self._settings.cooccurrence_topic, q, [Record(None, value)])
                 for q, value in outbox.transitions
             ),
-            self._publish_lists(partition, epoch, outbox.lists),
+            self._publish_lists(partition, epoch, outbox.lists, texts),
         )
 
     async def republish(self, partition: int, epoch: int, outbox: Outbox) -> None:
-        """The same after a crash: the names of the items may have to be read first."""
+        """The same after a crash: the names of the items have to be read first."""
+        texts: list[bytes] = []
         if outbox.lists is not None:
             ids = np.frombuffer(outbox.lists.items + outbox.lists.because, np.uint64)
             await retrying(lambda: self._reader.load(np.unique(ids)), "reading items")
-        await self.publish(partition, epoch, outbox)
+            texts = self._unpacked(outbox.lists)
+        await self.publish(partition, epoch, outbox, texts)
+
+    def _unpacked(self, block: ListsBlock) -> list[bytes]:
+        """Render a packed block, whose item tables are in memory."""
+        counts = np.frombuffer(block.counts, np.uint8).astype(np.int64)
+        width = int(counts.max(initial=1))
+        used = np.arange(width) < counts[:, None]
+        columns: dict[str, NDArray[Any]] = {
+            "nodes": self._reader.tables.lookup(np.frombuffer(block.items, np.uint64)),
+            "scores": np.frombuffer(block.scores, np.float32).astype(np.float64),
+            "sources": np.frombuffer(block.sources, np.uint8),
+            "because": self._reader.tables.lookup(np.frombuffer(block.because, np.uint64)),
+        }
+        wide: dict[str, NDArray[Any]] = {}
+        for name, column in columns.items():
+            wide[name] = np.zeros((len(counts), width), column.dtype)
+            wide[name][used] = column
+        return self._reader.render(counts=counts, **wide)
 
     async def _send(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         await retrying(
             lambda: self._log.send(topic, partition, records), f"sending to {topic}-{partition}"
         )
 
-    async def _publish_lists(self, partition: int, epoch: int, block: ListsBlock | None) -> None:
+    async def _publish_lists(
+        self, partition: int, epoch: int, block: ListsBlock | None, texts: Sequence[bytes]
+    ) -> None:
         if block is None or not block.customers:
             return
-        self._reader.quote(np.frombuffer(block.items + block.because, np.uint64))
-        fields = self._render(block)
+        fields: list[list[tuple[str, bytes]]] = [[] for _ in block.customers]
+        owners = np.frombuffer(block.list_owner, np.uint32).tolist()
+        for owner, kind, text in zip(owners, block.list_kind, texts, strict=True):
+            fields[owner].append((LISTS[kind], text))
         records, hashes = self._records(partition, epoch, block, fields)
         topic = self._settings.recommendations_topic
         # The topic first: what a page reads from Redis has been announced.
         await self._send(topic, partition, records)
         await retrying(lambda: self._public.put_hashes(hashes), "writing public lists")
-
-    def _render(self, block: ListsBlock) -> list[list[tuple[str, bytes]]]:
-        """For each customer their lists: (name, JSON array)."""
-        names = self._reader.quoted(np.frombuffer(block.items, np.uint64).tolist())
-        because = self._reader.quoted(np.frombuffer(block.because, np.uint64).tolist())
-        scores = np.frombuffer(block.scores, np.float32).tolist()
-        reasons = [
-            _PLAIN[source]
-            if name is None
-            else b'{"source":%b,"because":%b}' % (_SOURCES[source], name)
-            for source, name in zip(block.sources, because, strict=True)
-        ]
-        fields: list[list[tuple[str, bytes]]] = [[] for _ in block.customers]
-        at = 0
-        owners = np.frombuffer(block.list_owner, np.uint32).tolist()
-        for owner, kind, count in zip(owners, block.list_kind, block.counts, strict=True):
-            end = at + count
-            known = [i for i in range(at, end) if names[i] is not None]
-            text = json_items(
-                [names[i] or b"" for i in known],
-                [scores[i] for i in known],
-                [reasons[i] for i in known],
-            )
-            fields[owner].append((LISTS[kind], text))
-            at = end
-        return fields
 
     def _records(
         self,

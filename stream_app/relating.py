@@ -12,9 +12,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from stream_app.codec import Transitions, decode_transitions, json_items
+from stream_app.codec import Transitions, decode_transitions
 from stream_app.core.learn import TRANSITION
 from stream_app.core.relate import owned_nodes, relate
+from stream_app.core.scoring import DIRECT, POPULAR
 from stream_app.core.similar import similar_items
 from stream_app.errors import EventRejected, SchemaUnknown
 from stream_app.events import Reject
@@ -166,14 +167,12 @@ class Relate:
         if not len(ids):
             return
         await retrying(lambda: self._items.load(ids), "reading items")
-        self._items.quote(ids)
-        names = self._items.quoted(ids.tolist())
-        share = popularity / popularity.sum()
-        known = [k for k, name in enumerate(names) if name is not None]
-        text = json_items(
-            [names[k] or b"" for k in known],
-            [float(share[k]) for k in known],
-            [b'{"source":"popularity"}'] * len(known),
+        (text,) = self._items.render(
+            self._items.tables.lookup(ids)[None, :],
+            np.array([len(ids)]),
+            (popularity / popularity.sum())[None, :],
+            np.full((1, len(ids)), POPULAR, np.uint8),
+            np.full((1, len(ids)), -1),
         )
         await retrying(
             lambda: self._public.put_values([("trending:all", text)]), "writing what is trending"
@@ -244,21 +243,14 @@ class Relate:
         out, scores, counts = similar_items(
             tables, nodes, size=self._settings.similar_size, ts=owned.meta.last_ts
         )
-        self._items.quote(tables.nodes["id"][out[out >= 0]])
-        pairs = []
-        for k, node in enumerate(nodes.tolist()):
-            if not tables.names[node]:
-                continue
-            n = int(counts[k])
-            names = self._items.quoted(tables.nodes["id"][out[k, :n]].tolist())
-            known = [i for i, name in enumerate(names) if name is not None]
-            text = json_items(
-                [names[i] or b"" for i in known],
-                [float(scores[k, i]) for i in known],
-                [b'{"source":"co_occurrence"}'] * len(known),
-            )
-            pairs.append((f"similar:{tables.names[node]}", text))
-        return pairs
+        texts = self._items.render(
+            out, counts, scores, np.full(out.shape, DIRECT, np.uint8), np.full(out.shape, -1)
+        )
+        return [
+            (f"similar:{tables.names[node]}", text)
+            for node, text in zip(nodes.tolist(), texts, strict=True)
+            if tables.names[node]
+        ]
 
 
 def _ids(rows: NDArray[np.void]) -> NDArray[np.uint64]:

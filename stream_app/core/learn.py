@@ -56,6 +56,7 @@ _DISCOVER, _DORMANT = STEP["discover"], STEP["dormant"]
 _VIEW, _CLICK = KIND["view"], KIND["click"]
 _ADD, _REMOVE = KIND["add_to_cart"], KIND["remove_from_cart"]
 _PURCHASE, _REFUND = KIND["purchase"], KIND["refund"]
+FIRST_OF_SESSION = 0x80  # in ring_kind, beside the kind: it was paired with nothing before
 
 
 class Learned(NamedTuple):
@@ -197,7 +198,7 @@ def _append_event(user: Row, item: int, ts: float, kind: int) -> None:
         n = RING_MAX - 1
     user.ring_item[n] = item
     user.ring_ts[n] = np.uint32(ts)
-    user.ring_kind[n] = kind
+    user.ring_kind[n] = kind if user.session_n > 0 else kind | FIRST_OF_SESSION
     user.ring_n = n + 1
     user.session_n = min(user.session_n + 1, RING_MAX)
     user.session_events = min(user.session_events + 1, 65535)
@@ -278,14 +279,19 @@ def _retract(user: Row, event: Row, weight: float, out: NDArray[np.void], n: int
     """Take back the latest matching event as it was learned: same neighbours, same time."""
     taken_back = _PURCHASE if event.kind == _REFUND else _ADD
     for k in range(signed(user.ring_n) - 1, -1, -1):
-        if user.ring_item[k] == event.item and user.ring_kind[k] == taken_back:
+        if user.ring_item[k] == event.item and user.ring_kind[k] & 0x7F == taken_back:
             out[n].item = event.item
+            at = k
             for d in range(PREVIOUS_MAX):
-                out[n].previous[d] = user.ring_item[k - 1 - d] if k - 1 - d >= 0 else 0
+                at = -1 if at < 0 or user.ring_kind[at] & FIRST_OF_SESSION else at - 1
+                if at >= 0:
+                    out[n].previous[d] = user.ring_item[at]
+                else:  # no conditional expression: with a signed 0 it would be a float in numba
+                    out[n].previous[d] = 0
             out[n].ts = float(user.ring_ts[k])
             out[n].offset = event.offset
             out[n].weight = weight
-            user.ring_kind[k] = _VIEW  # taken back once
+            user.ring_kind[k] = _VIEW | (user.ring_kind[k] & FIRST_OF_SESSION)  # taken back once
             return n + 1
     return n
 

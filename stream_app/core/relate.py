@@ -13,6 +13,15 @@ from stream_app.core.tables import ItemTables
 
 
 @kernel
+def _column(row: int, node: int, neighbour: NDArray[np.int32], filled: NDArray[np.int32]) -> int:
+    """Column of ``node`` in the table ``row``, -1 when it is not there."""
+    for k in range(filled[row]):
+        if neighbour[row, k] == node:
+            return k
+    return -1
+
+
+@kernel
 def _slot(
     row: int,
     node: int,
@@ -23,10 +32,10 @@ def _slot(
     nodes: NDArray[np.void],
 ) -> int:
     """Column of ``node`` in the table ``row``; a full table gives up its smallest entry for it."""
+    at = _column(row, node, neighbour, filled)
+    if at >= 0:
+        return at
     n: int = signed(filled[row])
-    for k in range(n):
-        if neighbour[row, k] == node:
-            return k
     if n < neighbour.shape[1]:
         filled[row] = n + 1
         at = n
@@ -44,6 +53,27 @@ def _slot(
     forward[row, at] = np.float32(0.0)
     backward[row, at] = np.float32(0.0)
     return at
+
+
+@kernel
+def _add(
+    row: int,
+    node: int,
+    weight: float,
+    direction: NDArray[np.float32],
+    neighbour: NDArray[np.int32],
+    forward: NDArray[np.float32],
+    backward: NDArray[np.float32],
+    filled: NDArray[np.int32],
+    nodes: NDArray[np.void],
+) -> None:
+    """Add to one direction of a pair; what was evicted since cannot be taken back any more."""
+    if weight > 0.0:
+        at = _slot(row, node, neighbour, forward, backward, filled, nodes)
+    else:
+        at = _column(row, node, neighbour, filled)
+    if at >= 0:
+        direction[row, at] += np.float32(weight)
 
 
 @kernel
@@ -81,8 +111,7 @@ def merge_transitions(
             if own_y:
                 nodes[y].mass += v
                 row = nodes[y].row
-                k = _slot(row, j, neighbour, forward, backward, filled, nodes)
-                forward[row, k] += np.float32(v)
+                _add(row, j, v, forward, neighbour, forward, backward, filled, nodes)
                 if d == 0 and move.weight > 0.0:
                     nodes[y].out += g
                     if y == j:
@@ -90,8 +119,7 @@ def merge_transitions(
             if own_j and y != j:
                 nodes[j].mass += v
                 row = nodes[j].row
-                k = _slot(row, y, neighbour, forward, backward, filled, nodes)
-                backward[row, k] += np.float32(v)
+                _add(row, y, v, backward, neighbour, forward, backward, filled, nodes)
 
 
 def owned_nodes(

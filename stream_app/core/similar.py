@@ -38,9 +38,7 @@ def similar_nodes(
                 at = m
                 while at > 0 and (
                     scores[i, at - 1] < v
-                    or (
-                        scores[i, at - 1] == v and view.nodes[out[i, at - 1]].id > view.nodes[c].id
-                    )
+                    or (scores[i, at - 1] == v and view.nodes[out[i, at - 1]].id > view.nodes[c].id)
                 ):
                     out[i, at] = out[i, at - 1]
                     scores[i, at] = scores[i, at - 1]

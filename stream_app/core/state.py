@@ -51,7 +51,7 @@ USER = np.dtype(
         ("vector_weight", "f4", (VECTOR_MAX,)),  # decayed to last_ts
         ("ring_ts", "u4", (RING_MAX,)),
         ("seen", "u4", (SEEN_MAX,)),  # hashes of the last event ids, oldest first
-        ("ring_kind", "u1", (RING_MAX,)),
+        ("ring_kind", "u1", (RING_MAX,)),  # with FIRST_OF_SESSION of core.learn
     ],
     align=True,
 )

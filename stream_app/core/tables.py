@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.item_index import NODE, ensure_ids, lookup_ids, reinsert_all
+from stream_app.core.item_names import ItemNames
 from stream_app.core.jit import kernel
 from stream_app.core.model import LANDMARK_HALF_LIVES, Model
 from stream_app.errors import SchemaUnknown
@@ -89,7 +90,7 @@ class ItemTables:
         width = self.model.neighbours_max
         self.nodes = np.zeros(1024, NODE)
         self.nodes_n = 0
-        self.names: list[str] = []
+        self.names = ItemNames()
         self.keys = np.zeros(2048, np.uint64)
         self.slots = np.full(2048, -1, np.int32)
         self.neighbour = np.zeros((256, width), np.int32)
@@ -141,7 +142,7 @@ class ItemTables:
         self._reserve_nodes(len(ids))
         out = np.empty(len(ids), np.int64)
         self.nodes_n = ensure_ids(self.keys, self.slots, self.nodes, self.nodes_n, ids, out)
-        self.names.extend([""] * (self.nodes_n - len(self.names)))
+        self.names.reserve(self.nodes_n)
         return out
 
     def lookup(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -235,8 +236,7 @@ class ItemTables:
     def set_names(self, ids: NDArray[np.uint64], names: Sequence[str]) -> None:
         """Remember the texts of item ids."""
         for node, name in zip(self.ensure(ids).tolist(), names, strict=True):
-            if not self.names[node]:
-                self.names[node] = name
+            self.names.set(node, name)
 
     # -- blobs -------------------------------------------------------------------------------
 
@@ -304,7 +304,7 @@ class ItemTables:
         ):
             if not self.names[node]:
                 at = ITEM.itemsize + n * NEIGHBOUR.itemsize
-                self.names[node] = blob[at : at + size].decode()
+                self.names.set(node, blob[at : at + size].decode())
 
     def encode(self, nodes: NDArray[np.int64]) -> list[bytes]:
         """Blobs of ``nodes``, whose tables must be in memory."""
@@ -329,11 +329,11 @@ class ItemTables:
         heads, body = header.tobytes(), entries.tobytes()
         blobs = []
         at = 0
-        for k, (n, name) in enumerate(zip(counts.tolist(), names, strict=True)):
+        for k, (n, text) in enumerate(zip(counts.tolist(), names, strict=True)):
             end = at + n * NEIGHBOUR.itemsize
-            padding = b"\0" * (-len(name) % 8)
+            padding = b"\0" * (-len(text) % 8)
             blobs.append(
-                heads[k * ITEM.itemsize : (k + 1) * ITEM.itemsize] + body[at:end] + name + padding
+                heads[k * ITEM.itemsize : (k + 1) * ITEM.itemsize] + body[at:end] + text + padding
             )
             at = end
         return blobs
