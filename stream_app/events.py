@@ -35,6 +35,7 @@ _NEEDS_ITEM = frozenset(KINDS) - {
     "support",
     "share",
 }
+_KIND_NEEDS_ITEM = np.array([kind in _NEEDS_ITEM for kind in KINDS])
 _TS_MIN = 946_684_800.0  # 2000-01-01
 _TS_MAX = 4_102_444_800.0  # 2100-01-01, where the record itself has no time
 _NUMBER_MAX = 1e9
@@ -91,25 +92,42 @@ class EventDecoder:
     def decode(self, batch: RawBatch) -> EventBatch:
         """Events and rejects of ``batch``, both in offset order; never raises for bad input."""
         parsed, rows, rejects = self._parse(batch.values)
-        timed = batch.timestamps_ms
-        good: list[Event] = []
-        kept: list[int] = []
-        for event, row in zip(parsed, rows, strict=True):
-            reason = self._problem(event, timed[row])
-            if reason is None:
-                good.append(event)
-                kept.append(row)
-            else:
-                rejects.append(Reject(row, *reason))
+        # All of a clean batch is checked at once; only suspects are looked at one by one.
+        for at in reversed(self._suspects(parsed, rows, batch.timestamps_ms)):
+            reason = self._problem(parsed[at], batch.timestamps_ms[rows[at]])
+            if reason is not None:
+                rejects.append(Reject(rows[at], *reason))
+                del parsed[at], rows[at]
         rejects.sort()
-        return self._columns(good, [batch.offsets[row] for row in kept], rejects)
+        return self._columns(parsed, [batch.offsets[row] for row in rows], rejects)
 
-    def _parse(
-        self, values: Sequence[bytes | None]
-    ) -> tuple[list[Event], Sequence[int], list[Reject]]:
+    def _suspects(
+        self, parsed: Sequence[Event], rows: Sequence[int], timestamps_ms: Sequence[int]
+    ) -> list[int]:
+        """Positions in ``parsed`` that may break a rule, ascending."""
+        if not parsed:
+            return []
+        kind = np.array([KIND.get(event.event or "", -1) for event in parsed])
+        ts = np.array([event.ts or 0.0 for event in parsed])
+        record_ms = np.array([timestamps_ms[row] for row in rows], np.float64)
+        latest = np.where(record_ms > 0, record_ms / 1000.0 + self._future_s, _TS_MAX)
+        bad = (kind < 0) | ~((ts >= _TS_MIN) & (ts <= latest))
+        bad |= np.array([e.user_id is None and e.session_id is None for e in parsed])
+        bad |= np.array([e.item_id is None for e in parsed]) & _KIND_NEEDS_ITEM[kind]
+        for name in ("price", "quantity", "rating"):
+            numbers = np.array([getattr(e, name) or 0.0 for e in parsed])
+            bad |= ~((numbers >= 0.0) & (numbers <= _NUMBER_MAX))
+        for name in ("user_id", "session_id", "item_id", "event_id"):
+            ids = [getattr(e, name) for e in parsed]
+            odd = {value for value in set(ids) if value is not None and not self._good_id(value)}
+            if odd:
+                bad |= np.array([value in odd for value in ids])
+        return np.flatnonzero(bad).tolist()
+
+    def _parse(self, values: Sequence[bytes | None]) -> tuple[list[Event], list[int], list[Reject]]:
         try:
             if max(map(len, values), default=0) <= self._bytes_max:  # type: ignore[arg-type]
-                return [_decode(value) for value in values], range(len(values)), []  # type: ignore[arg-type]
+                return [_decode(value) for value in values], list(range(len(values))), []  # type: ignore[arg-type]
         except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError):
             pass  # find out which ones, below
         parsed: list[Event] = []
