@@ -1,0 +1,293 @@
+"""Recompute customers from the log in plain Python, to hold against what the stream has stored.
+
+Deliberately another way to the same numbers than :mod:`stream_app.core.learn`: lists and
+dictionaries, one event at a time, no kernels. Shares with it only the model's parameters, the
+journey table and the record types. Called by the ``verify`` command and by tests; the item side is
+:mod:`stream_app.offline.recompute_items`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.journey import STEP, STEPS, transition_table
+from stream_app.core.learn import EVENT, FIRST_OF_SESSION, TRANSITION
+from stream_app.core.model import (
+    BOUGHT_MAX,
+    CART_MAX,
+    KIND_WEIGHTS,
+    KINDS,
+    PREVIOUS_MAX,
+    RING_MAX,
+    SEEN_MAX,
+    VECTOR_MAX,
+    Model,
+)
+from stream_app.core.state import PARTITION, USER, encode_users, new_partition, new_users
+
+_MOVES = transition_table().tolist()
+_WEIGHTS = dict(zip(KINDS, KIND_WEIGHTS.tolist(), strict=True))
+_TAKES_BACK = {"refund": "purchase", "remove_from_cart": "add_to_cart"}
+
+
+@dataclass(slots=True)
+class Visit:
+    """One item event as a customer's state remembers it."""
+
+    item: int
+    ts: float
+    kind: str
+    opens: bool  # the first item event of its session
+
+    def code(self) -> int:
+        """The byte that stands for it in the state."""
+        return KINDS.index(self.kind) + (FIRST_OF_SESSION if self.opens else 0)
+
+
+@dataclass(slots=True)
+class Customer:
+    """What is known of one customer; lists run from oldest to newest."""
+
+    id: int
+    step: str = STEPS[0]
+    previous_step: str = STEPS[0]
+    entered_at: float = 0.0
+    events: int = 0
+    sessions: int = 0
+    purchases: int = 0
+    monetary: np.float32 = field(default_factory=lambda: np.float32(0.0))
+    session: int = 0
+    session_start: float = 0.0
+    session_events: int = 0
+    last_ts: float = 0.0
+    offset: int = -1
+    anonymous: int = 0
+    visits: list[Visit] = field(default_factory=list)
+    in_session: int = 0  # how many of the visits
+    seen: list[int] = field(default_factory=list)
+    cart: list[int] = field(default_factory=list)
+    bought: list[int] = field(default_factory=list)
+    vector: dict[int, np.float32] = field(default_factory=dict)
+
+    def blob(self) -> bytes:
+        """The state as the stream stores it."""
+        users = new_users(np.array([self.id], np.uint64))
+        user = users[0]
+        for name in (
+            *("entered_at", "events", "sessions", "purchases", "monetary", "session"),
+            *("session_start", "session_events", "last_ts", "offset", "anonymous"),
+        ):
+            user[name] = getattr(self, name)
+        user["step"], user["previous_step"] = STEP[self.step], STEP[self.previous_step]
+        user["session_n"] = self.in_session
+        columns: dict[str, tuple[str, list[int] | list[float]]] = {
+            "ring_item": ("ring_n", [visit.item for visit in self.visits]),
+            "ring_ts": ("ring_n", [int(visit.ts) for visit in self.visits]),
+            "ring_kind": ("ring_n", [visit.code() for visit in self.visits]),
+            "seen": ("seen_n", self.seen),
+            "cart_item": ("cart_n", self.cart),
+            "bought_item": ("bought_n", self.bought),
+            "vector_item": ("vector_n", list(self.vector)),
+            "vector_weight": ("vector_n", [float(w) for w in self.vector.values()]),
+        }
+        for name, (count, values) in columns.items():
+            user[count] = len(values)
+            user[name][: len(values)] = values
+        assert users.dtype == USER
+        return encode_users(users)[0]
+
+
+class Customers:
+    """The customers of one clickstream partition, event by event, and the partition's own state."""
+
+    def __init__(self, model: Model | None = None) -> None:
+        self.model = model or Model()
+        self.customers: dict[int, Customer] = {}
+        self.applied = 0
+        self.rejected = 0
+        self.next_steps: Counter[tuple[str, str]] = Counter()
+        self.repeats: dict[tuple[int, ...], tuple[float, int]] = {}
+        self.returns: dict[tuple[int, ...], tuple[float, int]] = {}
+        self.repeated = 0
+        self.repeatable = 0
+        self._moves: list[tuple[int, tuple[int, ...], float, int, float]] = []
+
+    def apply(self, events: NDArray[np.void]) -> None:
+        """Apply ``(n,) EVENT`` records in the order of the log."""
+        assert events.dtype == EVENT
+        for row in events.tolist():
+            self._apply(*row)
+
+    def transitions(self) -> NDArray[np.void]:
+        """``(n,) TRANSITION``: what the events since the last call say about items."""
+        rows = np.zeros(len(self._moves), TRANSITION)
+        for k, (item, previous, ts, offset, weight) in enumerate(self._moves):
+            rows[k] = (item, (*previous, 0, 0, 0)[:PREVIOUS_MAX], ts, offset, weight)
+        self._moves = []
+        return rows
+
+    def partition(self) -> NDArray[np.void]:
+        """The ``(1,) PARTITION`` record, but for what only the raw log can tell."""
+        record = new_partition()
+        assert record.dtype == PARTITION
+        record["applied"], record["rejected"] = self.applied, self.rejected
+        record["transitions"], record["repeats"] = self.repeatable, self.repeated
+        for name, table in (("repeat", self.repeats), ("return", self.returns)):
+            for cell, (mean, n) in table.items():
+                record[f"{name}_p"][0][cell] = mean
+                record[f"{name}_n"][0][cell] = n
+        for (before, after), n in self.next_steps.items():
+            record["step_counts"][0][STEP[before], STEP[after]] = n
+        return record
+
+    def _apply(
+        self,
+        customer_id: int,
+        item: int,
+        ts: float,
+        offset: int,
+        value: float,
+        session: int,
+        event_id: int,
+        kind_number: int,
+        anonymous: int,
+    ) -> None:
+        who = self.customers.setdefault(customer_id, Customer(customer_id))
+        if event_id in who.seen:
+            self.rejected += 1
+            return
+        if event_id:
+            who.seen = [*who.seen, event_id][-SEEN_MAX:]
+        kind = KINDS[kind_number]
+        weight = _WEIGHTS[kind]
+        self._session(who, ts, session)
+        fade(who, ts, self.model)
+        session_items = [visit.item for visit in who.visits[len(who.visits) - who.in_session :]]
+        _books(who, kind, item, value)
+        self._step(who, kind_number, ts, returning=weight > 0 and item in session_items)
+        if item and weight > 0:
+            if session_items:
+                self._learn_shape(session_items, who.session_events, item)
+            nearest = tuple(session_items[::-1][:PREVIOUS_MAX])
+            self._moves.append((item, nearest, ts, offset, weight))
+            who.visits = [*who.visits, Visit(item, ts, kind, not session_items)][-RING_MAX:]
+            who.in_session = min(who.in_session + 1, RING_MAX)
+            who.session_events = min(who.session_events + 1, 65_535)
+        elif item and weight < 0:
+            self._take_back(who, kind, item, offset, weight)
+        if item and weight:
+            _like(who, item, weight)
+        who.last_ts = max(who.last_ts, ts)
+        who.events += 1
+        who.offset, who.anonymous = offset, anonymous
+        self.applied += 1
+
+    def _session(self, who: Customer, ts: float, session: int) -> None:
+        pause = ts - who.last_ts
+        both_named = bool(who.session and session)
+        changed = who.session != session if both_named else pause > self.model.session_gap_s
+        if not who.events or changed:
+            who.sessions += 1
+            who.session_start = ts
+            who.in_session = who.session_events = 0
+            if not who.events:
+                who.entered_at = ts
+            elif pause > self.model.dormant_after_s:
+                who.previous_step, who.step = who.step, "dormant"
+                who.entered_at = who.last_ts + self.model.dormant_after_s
+        who.session = session or who.session
+
+    def _step(self, who: Customer, kind: int, ts: float, *, returning: bool) -> None:
+        step = STEPS[_MOVES[kind][STEP[who.step]]]
+        if step == "browse" and returning:
+            step = "consider"
+        if step == "cart" and KINDS[kind] == "remove_from_cart" and not who.cart:
+            step = "browse"
+        if step != who.step:
+            self.next_steps[who.step, step] += 1
+            who.previous_step, who.step, who.entered_at = who.step, step, ts
+
+    def _learn_shape(self, session_items: list[int], length: int, item: int) -> None:
+        """How often the next item is the current one, or the d-th distinct one before it."""
+        newest_first = session_items[::-1]
+        distinct = list(dict.fromkeys(newest_first))
+        run = next(
+            (k for k, other in enumerate(newest_first) if other != newest_first[0]),
+            len(newest_first),
+        )
+        self.repeatable += 1
+        self.repeated += item == distinct[0]
+        _observe(self.repeats, (min(length, 6), min(run, 4)), item == distinct[0])
+        for d, earlier in enumerate(distinct[1:], 1):
+            times = min(session_items.count(earlier), 3)
+            cell = (min(d, 5), times, min(len(distinct), 4))
+            _observe(self.returns, cell, item == earlier)
+
+    def _take_back(self, who: Customer, kind: str, item: int, offset: int, weight: float) -> None:
+        for at in reversed(range(len(who.visits))):
+            visit = who.visits[at]
+            if (visit.item, visit.kind) == (item, _TAKES_BACK[kind]):
+                begin = max(k for k in range(at + 1) if who.visits[k].opens or k == 0)
+                before = [v.item for v in who.visits[begin:at]][::-1][:PREVIOUS_MAX]
+                self._moves.append((item, tuple(before), float(int(visit.ts)), offset, weight))
+                visit.kind = "view"
+                return
+
+
+def fade(who: Customer, ts: float, model: Model) -> None:
+    """Decay the customer's vector from their last event to ``ts``."""
+    elapsed_s = ts - who.last_ts
+    if elapsed_s > 0:
+        factor = np.float32(math.exp2(-elapsed_s / model.vector_half_life_s))
+        who.vector = {item: np.float32(w * factor) for item, w in who.vector.items()}
+
+
+def _observe(
+    table: dict[tuple[int, ...], tuple[float, int]], cell: tuple[int, ...], hit: bool
+) -> None:
+    """A running mean that never stops learning: step max(0.001, 1 / (n + 2))."""
+    mean, n = table.get(cell, (0.0, 0))
+    table[cell] = (mean + max(0.001, 1.0 / (n + 2.0)) * (float(hit) - mean), n + 1)
+
+
+def _books(who: Customer, kind: str, item: int, value: float) -> None:
+    if kind == "add_to_cart" and item not in who.cart:
+        who.cart = [*who.cart, item][-CART_MAX:]
+    if kind in ("remove_from_cart", "purchase") and item in who.cart:
+        who.cart.remove(item)
+    if kind == "purchase":
+        who.purchases += 1
+        who.monetary = np.float32(who.monetary + np.float32(value))
+        if item not in who.bought:
+            who.bought = [*who.bought, item][-BOUGHT_MAX:]
+    if kind == "refund":
+        who.monetary = np.float32(who.monetary - np.float32(value))
+        if item in who.bought:
+            who.bought.remove(item)
+
+
+def _like(who: Customer, item: int, weight: float) -> None:
+    """Add to the vector; a new item takes the place of the least liked one when it is full."""
+    if item in who.vector:
+        who.vector[item] = np.float32(max(0.0, float(who.vector[item]) + weight))
+    elif weight > 0:
+        if len(who.vector) == VECTOR_MAX:
+            least = min(who.vector, key=lambda other: (who.vector[other], other))
+            who.vector = {
+                item if other == least else other: np.float32(weight) if other == least else w
+                for other, w in who.vector.items()
+            }
+        else:
+            who.vector[item] = np.float32(weight)
+
+
+def recomputed(events: Iterable[NDArray[np.void]], model: Model | None = None) -> Customers:
+    """The customers of a partition whose log was cut into ``events`` in whatever way."""
+    customers = Customers(model)
+    for part in events:
+        customers.apply(part)
+    return customers

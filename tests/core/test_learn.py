@@ -1,0 +1,159 @@
+"""Customers learned batch by batch equal a plain recompute of the log, on every prefix."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from stream_app.core.journey import STEP
+from stream_app.core.learn import APPLIED, DUPLICATE, EVENT, learn
+from stream_app.core.model import (
+    BOUGHT_MAX,
+    CART_MAX,
+    KIND,
+    KIND_WEIGHTS,
+    RING_MAX,
+    SEEN_MAX,
+    VECTOR_MAX,
+    Model,
+)
+from stream_app.core.state import decode_users, new_partition, new_users
+from stream_app.offline.recompute import recomputed
+from tests.core.logs import START_S, Stream, cuts, logs, pieces
+
+WEIGHT = {name: float(KIND_WEIGHTS[number]) for name, number in KIND.items()}
+
+
+def events(*rows: Mapping[str, float | str]) -> NDArray[np.void]:
+    """Events of customer 1, item 1, a second apart, unless a row says otherwise."""
+    batch = np.zeros(len(rows), EVENT)
+    for k, row in enumerate(rows):
+        fields = {"customer": 1, "item": 1, "ts": START_S + k, "offset": k, "kind": "view"} | row
+        for name, value in fields.items():
+            batch[k][name] = KIND[value] if isinstance(value, str) else value
+    return batch
+
+
+def states(stream: Stream) -> NDArray[np.void]:
+    """The customers of ``stream``, by id."""
+    ids = np.array(sorted(stream.blobs), np.uint64)
+    return decode_users(ids, [stream.blobs[key] for key in ids.tolist()])
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs())
+def test_online_equals_the_recompute_on_every_prefix(log: NDArray[np.void]) -> None:
+    stream, batch = Stream(), recomputed([])
+    for k in range(len(log)):
+        learned = stream.learn(log[k : k + 1])
+        batch.apply(log[k : k + 1])
+        assert learned.transitions.tobytes() == batch.transitions().tobytes()
+        assert stream.blobs == {key: who.blob() for key, who in batch.customers.items()}
+        assert stream.partition.tobytes() == batch.partition().tobytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs(), st.data())
+def test_batch_boundaries_do_not_matter(log: NDArray[np.void], data: st.DataObject) -> None:
+    whole, cut = Stream(), Stream()
+    at_once = whole.learn(log).transitions
+    parts = [cut.learn(part).transitions for part in pieces(log, data.draw(cuts(len(log))))]
+    assert np.concatenate(parts).tobytes() == at_once.tobytes()
+    assert cut.blobs == whole.blobs
+    assert cut.partition.tobytes() == whole.partition.tobytes()
+
+
+def test_a_long_life_stays_within_its_bounds() -> None:
+    rng = np.random.default_rng(1)
+    log = np.zeros(5_000, EVENT)
+    log["customer"], log["ts"] = 1, START_S + np.arange(5_000) * 10.0
+    log["item"] = rng.integers(1, 300, 5_000)
+    log["kind"] = rng.choice([KIND["view"], KIND["add_to_cart"], KIND["purchase"]], 5_000)
+    log["event_id"], log["offset"] = np.arange(1, 5_001), np.arange(5_000)
+    stream = Stream()
+    for part in np.array_split(log, 23):
+        stream.learn(part)
+    (user,) = states(stream)
+    counts = ("ring_n", "seen_n", "vector_n", "cart_n", "bought_n")
+    limits = (RING_MAX, SEEN_MAX, VECTOR_MAX, CART_MAX, BOUGHT_MAX)
+    assert tuple(user[name] for name in counts) == limits
+    assert stream.blobs == {1: recomputed([log]).customers[1].blob()}
+
+
+def test_a_repeated_event_id_within_the_window_is_learned_once() -> None:
+    first = {"event_id": 77}
+    others = [{"event_id": 100 + k} for k in range(SEEN_MAX - 1)]
+    stream = Stream()
+    learned = stream.learn(events(first, *others, first))
+    assert learned.status.tolist() == [APPLIED] * SEEN_MAX + [DUPLICATE]
+    assert (stream.partition["applied"][0], stream.partition["rejected"][0]) == (SEEN_MAX, 1)
+    assert states(stream)["events"].tolist() == [SEEN_MAX]
+
+
+def test_a_repeat_beyond_the_window_is_taken_for_a_new_event() -> None:
+    others = [{"event_id": 100 + k} for k in range(SEEN_MAX)]
+    learned = Stream().learn(events({"event_id": 77}, *others, {"event_id": 77}))
+    assert learned.status.tolist() == [APPLIED] * (SEEN_MAX + 2)
+
+
+@pytest.mark.parametrize(
+    ("second", "sessions"),
+    [
+        ({"ts": START_S + 1800.0}, 1),
+        ({"ts": START_S + 1800.5}, 2),
+        ({"ts": START_S - 9999.0}, 1),
+        ({"ts": START_S + 1, "session": 8}, 2),
+        ({"ts": START_S + 5000.0, "session": 7}, 1),
+        ({"ts": START_S + 5000.0, "session": 0}, 2),
+    ],
+)
+def test_sessions_end_with_their_id_or_after_half_an_hour(
+    second: dict[str, float], sessions: int
+) -> None:
+    begin = {"session": 7 if "session" in second else 0}
+    stream = Stream()
+    learned = stream.learn(events(begin, {"item": 2} | second))
+    assert states(stream)["sessions"].tolist() == [sessions]
+    assert learned.transitions["previous"][1, 0] == (1 if sessions == 1 else 0)
+
+
+def test_a_refund_takes_back_the_pairs_of_its_purchase_and_no_others() -> None:
+    later = START_S + 5000.0
+    stream = Stream()
+    learned = stream.learn(
+        events(
+            {"item": 5},
+            {"item": 6},
+            {"item": 7, "ts": later, "kind": "purchase", "value": 20.0},
+            {"item": 8, "ts": later + 60},
+            {"item": 7, "ts": later + 90, "kind": "refund", "value": 20.0},
+            {"item": 7, "ts": later + 95, "kind": "refund", "value": 20.0},
+        )
+    )
+    bought, taken_back = learned.transitions[[2, 4]]
+    assert (bought["weight"], taken_back["weight"]) == (WEIGHT["purchase"], -WEIGHT["purchase"])
+    assert taken_back["previous"].tolist() == bought["previous"].tolist() == [0, 0, 0]
+    assert taken_back["ts"] == bought["ts"]
+    assert len(learned.transitions) == 5, "the second refund has nothing left to take back"
+    assert states(stream)["bought_n"].tolist() == [0]
+
+
+def test_a_long_absence_is_a_step_of_the_journey() -> None:
+    stream, model = Stream(), Model()
+    away = START_S + model.dormant_after_s + 10.0
+    stream.learn(events({}, {"ts": away, "kind": "support", "item": 0}))
+    (user,) = states(stream)
+    assert user["previous_step"] == STEP["dormant"]
+    assert user["entered_at"] == away
+
+
+def test_frozen_learning_leaves_the_tables_of_the_partition() -> None:
+    users, partition = new_users(np.array([1], np.uint64)), new_partition()
+    log = events({}, {}, {"item": 2}, {"item": 1})
+    learn(users, np.zeros(4, np.int64), log, partition, Model(), learn_globals=False)
+    assert partition["applied"][0] == 4
+    for name in ("repeat_n", "return_n", "transitions"):
+        assert not partition[name].any()
