@@ -93,6 +93,8 @@ class Outbox(msgspec.Struct):
     schema: int = OUTBOX_SCHEMA
     transitions: list[tuple[int, bytes]] = []  # (item partition, record)
     lists: ListsBlock | None = None
+    profiles: list[tuple[str, bytes]] = []  # (customer, JSON)
+    erased: list[str] = []  # customers whose public keys go
 
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -34,6 +34,7 @@ _NEEDS_ITEM = frozenset(KINDS) - {
     "refund",
     "support",
     "share",
+    "erase",
 }
 _KIND_NEEDS_ITEM = np.array([kind in _NEEDS_ITEM for kind in KINDS])
 _TS_MIN = 946_684_800.0  # 2000-01-01

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from stream_app.codec import Outbox, Transitions, decode_outbox, encode_outbox, encode_transitions
 from stream_app.core.journey import STEP_LISTS, STEPS, likely_next
-from stream_app.core.learn import APPLIED, Learned, learn
+from stream_app.core.learn import APPLIED, ERASED, Learned, learn
 from stream_app.core.ranking import LISTS, Ranker
 from stream_app.core.state import decode_partition, decode_users, encode_users
 from stream_app.events import EventBatch, EventDecoder
 from stream_app.items import ItemReader
 from stream_app.ports import USERS, Claim, Commit, Log, RawBatch, StateStore
+from stream_app.profiles import profile_of
 from stream_app.publishing import Publisher, Ranked, pack_lists, route_transitions
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
@@ -78,7 +79,7 @@ class Learn:
         events = self._decoder.decode(batch)
         await dead_letter(self._log, self._settings.dead_letter_topic, batch, events.rejects)
         ids, rows, users = await self._load(batch.partition, owned, events)
-        partition = owned.partition.copy()
+        partition, before = owned.partition.copy(), users[["sessions", "purchases"]].copy()
         learned = learn(
             users,
             rows,
@@ -89,12 +90,14 @@ class Learn:
         )
         self._name_items(events)
         outbox, texts = self._score(batch.partition, events, rows, users, partition, learned)
+        outbox.profiles = _profiles(users, before, rows, events)
+        outbox.erased = _erased(users, rows, events, learned)
         _account(partition, batch, owned.cursor, events)
         step = Commit(
             owned.cursor,
             batch.next_offset,
             [
-                *zip([key.tobytes() for key in ids], encode_users(users), strict=True),
+                *zip([key.tobytes() for key in ids], _blobs(users), strict=True),
                 (ACCOUNTS_ID, _accounts(partition, batch.next_offset)),
             ],
             partition.tobytes(),
@@ -167,8 +170,9 @@ class Learn:
         learned: Learned,
     ) -> tuple[Outbox, list[bytes]]:
         """Lists of every customer with an applied event, packed and as JSON, and transitions."""
-        touched, first = np.unique(rows[learned.status == APPLIED], return_index=True)
-        at = np.flatnonzero(learned.status == APPLIED)[first]
+        at = np.flatnonzero((learned.status == APPLIED) & (users["events"][rows] > 0))
+        touched, first = np.unique(rows[at], return_index=True)
+        at = at[first]
         selected = users[touched]
         if len(selected):
             self._items.tables.advance(float(selected["last_ts"].max()))
@@ -206,6 +210,39 @@ class Learn:
             )
         ]
         return Outbox(transitions=transitions, lists=block), texts
+
+
+def _blobs(users: NDArray[np.void]) -> list[bytes]:
+    """What to store; nothing for customers who were erased."""
+    return [
+        blob if events else b""
+        for blob, events in zip(encode_users(users), users["events"].tolist(), strict=True)
+    ]
+
+
+def _profiles(
+    users: NDArray[np.void],
+    before: NDArray[np.void],
+    rows: NDArray[np.int64],
+    events: EventBatch,
+) -> list[tuple[str, bytes]]:
+    """Profiles of the customers who began a session or bought something."""
+    changed = (users[["sessions", "purchases"]] != before) & (users["events"] > 0)
+    first = dict(zip(rows[::-1].tolist(), range(len(rows) - 1, -1, -1), strict=True))
+    return [
+        (
+            events.customers[first[row]],
+            orjson.dumps({"user_id": events.customers[first[row]]} | profile_of(users[row])),
+        )
+        for row in np.flatnonzero(changed).tolist()
+    ]
+
+
+def _erased(
+    users: NDArray[np.void], rows: NDArray[np.int64], events: EventBatch, learned: Learned
+) -> list[str]:
+    gone = (learned.status == ERASED) & (users["events"][rows] == 0)
+    return sorted({events.customers[k] for k in np.flatnonzero(gone).tolist()})
 
 
 def _account(

@@ -16,6 +16,7 @@ from stream_app.ports import Log, PublicHash, PublicStore, Record
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
 
+_PERSONAL = ("rec", "profile")
 _STEPS = [json_text(step) for step in STEPS]
 
 
@@ -82,7 +83,10 @@ class Publisher:
                 for q, value in outbox.transitions
             ),
             self._publish_lists(partition, epoch, outbox.lists, texts),
+            self._publish_profiles(outbox.profiles),
         )
+        if outbox.erased:
+            await self._erase(partition, outbox.erased)
 
     async def republish(self, partition: int, epoch: int, outbox: Outbox) -> None:
         """The same after a crash: the names of the items have to be read first."""
@@ -129,6 +133,18 @@ class Publisher:
         # The topic first: what a page reads from Redis has been announced.
         await self._send(topic, partition, records)
         await retrying(lambda: self._public.put_hashes(hashes), "writing public lists")
+
+    async def _publish_profiles(self, profiles: Sequence[tuple[str, bytes]]) -> None:
+        if profiles:
+            pairs = [(f"profile:{customer}", text) for customer, text in profiles]
+            await retrying(lambda: self._public.put_values(pairs), "writing profiles")
+
+    async def _erase(self, partition: int, customers: Sequence[str]) -> None:
+        """Delete public keys, and tombstone what was said on the topic."""
+        keys = [(f"{kind}:{customer}", b"") for customer in customers for kind in _PERSONAL]
+        await retrying(lambda: self._public.put_values(keys), "erasing customers")
+        tombstones = [Record(customer.encode(), None) for customer in customers]
+        await self._send(self._settings.recommendations_topic, partition, tombstones)
 
     def _records(
         self,

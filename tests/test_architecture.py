@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "items": ("errors ports codec core hashing", "numpy"),
     "publishing": ("ports settings codec core items retrying", "numpy"),
     "pipeline": (
-        "ports settings events codec core items publishing rejects retrying user_cache",
+        "ports settings events codec core items profiles publishing rejects retrying user_cache",
         "numpy orjson",
     ),
     "relating": (

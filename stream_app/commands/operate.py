@@ -61,12 +61,32 @@ def register(app: Any, settings: Settings) -> None:
         finally:
             await store.close()
 
+    async def erase(user: str, session: bool) -> None:
+        """Forget USER: state, lists and profile go, a tombstone follows on the topic."""
+        log = kafka_log(settings)
+        name = "session_id" if session else "user_id"
+        event = {"event": "erase", name: user, "ts": time.time()}
+        partition = partition_of(user.encode(), settings.clickstream_partitions)
+        try:
+            await log.send(
+                settings.clickstream_topic,
+                partition,
+                [Record(user.encode(), orjson.dumps(event))],
+            )
+        finally:
+            await log.stop()
+        plain(f"erasure of {user!r} is in {settings.clickstream_topic}-{partition}")
+
     async def replay(file: str, speed: float) -> None:
         """Send the events of FILE (CSV or JSONL, also .gz) to the clickstream topic."""
         await _replay(settings, read_events(Path(file)), speed)
 
     app.command()(command(topics))
     app.command()(command(check))
+    app.command(
+        click.argument("user"),
+        click.option("--session", is_flag=True, help="USER is an anonymous session id."),
+    )(command(erase))
     app.command(
         click.argument("file"),
         click.option(

@@ -20,6 +20,7 @@ from stream_app.core.model import (
     VECTOR_MAX,
     Model,
 )
+from stream_app.core.state import new_users
 
 # One event as the kernels see it; hashes are 0 where the event has no such field.
 EVENT = np.dtype(
@@ -49,13 +50,14 @@ TRANSITION = np.dtype(
     align=True,
 )
 
-APPLIED, DUPLICATE = 0, 1
+APPLIED, DUPLICATE, ERASED = 0, 1, 2
 _TABLE = transition_table()
 _BROWSE, _CONSIDER, _CART = STEP["browse"], STEP["consider"], STEP["cart"]
 _DISCOVER, _DORMANT = STEP["discover"], STEP["dormant"]
 _VIEW, _CLICK = KIND["view"], KIND["click"]
 _ADD, _REMOVE = KIND["add_to_cart"], KIND["remove_from_cart"]
 _PURCHASE, _REFUND = KIND["purchase"], KIND["refund"]
+_ERASE = KIND["erase"]
 FIRST_OF_SESSION = 0x80  # in ring_kind, beside the kind: it was paired with nothing before
 
 
@@ -319,6 +321,7 @@ def learn_events(
     weights: NDArray[np.float64],
     model: Model,
     learn_globals: bool,
+    blank: NDArray[np.void],
     status: NDArray[np.uint8],
     out: NDArray[np.void],
 ) -> int:
@@ -336,6 +339,12 @@ def learn_events(
                 part.rejected += 1
                 continue
             user.seen_n = remember(user.seen, user.seen_n, event.event_id)
+        if event.kind == _ERASE:
+            users[rows[e]] = blank[0]
+            users[rows[e]].id = event.customer
+            status[e] = ERASED
+            part.applied += 1
+            continue
         _enter_session(user, event, model)
         _decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         weight = weights[event.kind]
@@ -390,6 +399,7 @@ def learn(
         KIND_WEIGHTS,
         model,
         learn_globals,
+        new_users(np.zeros(1, np.uint64)),
         status,
         out,
     )

@@ -19,6 +19,7 @@ KINDS = (
     "review",
     "share",
     "support",
+    "erase",  # forget the customer; sent by the erase command
 )
 KIND = {name: number for number, name in enumerate(KINDS)}
 
@@ -39,6 +40,7 @@ KIND_WEIGHTS = np.array(
         1.5,  # review
         1.5,  # share
         0.0,  # support
+        0.0,  # erase
     ]
 )
 
