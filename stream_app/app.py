@@ -1,13 +1,16 @@
 """Composition root: ``faust -A stream_app.app worker -l info`` and the other commands."""
 
+import logging
 from typing import Any
 
 from stream_app.adapters.limits import Limits
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
 from stream_app.settings import load_settings
+from stream_app.warmup import warm_up
 from stream_app.worker import Worker, security
 
+log = logging.getLogger(__name__)
 settings = load_settings()
 worker = Worker(settings)
 
@@ -29,6 +32,12 @@ add_stage(app, "learn", settings.clickstream_topic, worker.stages.learn.process)
 add_stage(app, "relate", settings.cooccurrence_topic, worker.stages.relate.process)
 app.timer(settings.refresh_s)(worker.refresh)
 register(app, settings)
+
+
+@app.on_worker_init.connect
+def prepare(*_args: Any, **_kwargs: Any) -> None:
+    """Have every kernel ready before the worker joins its group."""
+    log.info("kernels ready after %.1f s", warm_up(settings))
 
 
 @app.on_before_shutdown.connect

@@ -5,7 +5,7 @@ in-memory ones of :mod:`stream_app.adapters.memory`, kept equal by one contract 
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,15 +41,28 @@ class RawBatch:
         if offset is None or not self.offsets or self.offsets[0] >= offset:
             return self
         first = bisect_left(self.offsets, offset)
+        return self._slice(first, len(self), max(self.next_offset, offset))
+
+    def parts(self, *, bytes_max: int) -> Iterator["RawBatch"]:
+        """The same records in order, in batches of about ``bytes_max`` bytes of values."""
+        first, size = 0, 0
+        for row, value in enumerate(self.values):
+            size += len(value or b"")
+            if size >= bytes_max and row + 1 < len(self):
+                yield self._slice(first, row + 1, self.offsets[row] + 1)
+                first, size = row + 1, 0
+        yield self._slice(first, len(self), self.next_offset)
+
+    def _slice(self, first: int, end: int, next_offset: int) -> "RawBatch":
         return RawBatch(
             self.topic,
             self.partition,
-            max(self.next_offset, offset),
-            self.offsets[first:],
-            self.keys[first:],
-            self.values[first:],
-            self.timestamps_ms[first:],
-            self.headers[first:],
+            next_offset,
+            self.offsets[first:end],
+            self.keys[first:end],
+            self.values[first:end],
+            self.timestamps_ms[first:end],
+            self.headers[first:end],
         )
 
 

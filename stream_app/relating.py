@@ -29,6 +29,7 @@ from stream_app.settings import Settings
 SCHEMA = 1
 PENDING_MAX = 10_000
 PUBLISH_MAX = 500
+PART_BYTES_MAX = 1_000_000  # merged at a time: about 20,000 transitions
 
 
 class Meta(msgspec.Struct):
@@ -84,9 +85,13 @@ class Relate:
     async def process(self, batch: RawBatch) -> None:
         """Merge ``batch``; errors as for :meth:`stream_app.pipeline.Learn.process`."""
         owned = self.owned[batch.partition]
+        started = self._clock()
         async with owned.lock:
-            await self._process(owned, batch)
+            for part in batch.parts(bytes_max=PART_BYTES_MAX):
+                await self._process(owned, part)
             await self._publish(owned)
+        # Counts may lag a little: what arrives meanwhile is merged as one batch, for less.
+        await asyncio.sleep(self._settings.relate_linger_s - (self._clock() - started))
 
     async def _process(self, owned: Owned, batch: RawBatch) -> None:
         batch = batch.since(owned.cursor)

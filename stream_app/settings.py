@@ -81,6 +81,9 @@ class Settings(BaseModel):
     web_host: str = Field("127.0.0.1", description="address of the worker's web server")
     web_port: int = Field(6066, ge=1, le=65535, description="port of the worker's web server")
 
+    relate_linger_s: float = Field(
+        0.2, ge=0, le=60, description="seconds between two merges of an item partition"
+    )
     list_size: int = Field(10, ge=1, le=100, description="items per list")
     similar_size: int = Field(20, ge=1, le=50, description="items per similar:<item_id>")
     trending_size: int = Field(50, ge=1, le=200, description="items of trending:all")

@@ -31,6 +31,7 @@ class Engine:
                 "cooccurrence_partitions": 1,
                 "list_size": 1,  # published lists are not what is evaluated here
                 "refresh_s": 600.0,
+                "relate_linger_s": 0.0,
             }
         )
         self._store = MemoryStore()

@@ -1,0 +1,70 @@
+"""Compile or load every kernel before the worker joins its group: no customer waits for that."""
+
+import asyncio
+import threading
+import time
+
+import orjson
+
+from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
+from stream_app.composition import compose
+from stream_app.core.model import KINDS
+from stream_app.ports import RawBatch
+from stream_app.settings import Settings
+
+_TS = 1_700_000_000.0
+
+
+def warm_up(settings: Settings) -> float:
+    """Send a few events through the pipeline on memory adapters; returns the seconds it took."""
+    started = time.monotonic()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(_run(settings))
+        except BaseException as exc:
+            failures.append(exc)
+
+    # Its own thread, because the caller may be inside an event loop that is not running yet.
+    thread = threading.Thread(target=run, name="warm-up")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return time.monotonic() - started
+
+
+async def _run(settings: Settings) -> None:
+    one = {"clickstream_partitions": 1, "cooccurrence_partitions": 1, "relate_linger_s": 0.0}
+    settings = settings.model_copy(update=one)
+    store, log = MemoryStore(), MemoryLog()
+    for first in (0, 100):  # the second worker reads what the first one wrote
+        stages = compose(
+            settings, store=store, public=MemoryPublic(), log=log, clock=time.time
+        )
+        await stages.learn.assign(0)
+        await stages.relate.assign(0)
+        values = [_event(k) for k in range(first, first + 100)]
+        await stages.learn.process(_batch(settings.clickstream_topic, first, values))
+        await stages.relate.process(log.drain(settings.cooccurrence_topic, 0))
+        await stages.relate.refresh()
+
+
+def _event(k: int) -> bytes:
+    return orjson.dumps(
+        {
+            "event": KINDS[k % len(KINDS)],
+            "event_id": k,
+            "user_id": k // len(KINDS) % 3,
+            "item_id": k * 7 % 10,
+            "price": 1.0,
+            "ts": _TS + k,
+        }
+    )
+
+
+def _batch(topic: str, first: int, values: list[bytes]) -> RawBatch:
+    n = len(values)
+    offsets = range(first, first + n)
+    return RawBatch(topic, 0, first + n, offsets, [None] * n, values, [-1] * n, [()] * n)
