@@ -20,6 +20,10 @@ StartOffsets = Callable[[set[Partition]], Awaitable[Mapping[Partition, int | Non
 PartitionsHook = Callable[[set[Partition]], Coroutine[Any, Any, None]]
 
 
+async def no_hook(_partitions: set[Partition]) -> None:
+    """For an application that keeps nothing per partition."""
+
+
 class Source(Protocol):
     """What fetches the records."""
 

@@ -7,6 +7,7 @@ Control records and aborted transactions are skipped by aiokafka's own iterator.
 
 import asyncio
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -30,6 +31,16 @@ log = logging.getLogger(__name__)
 Owner = TypeVar("Owner")
 
 BEYOND_END_GRACE_S = 5.0
+SWITCH_INTERVAL_S = 0.001
+
+
+def take_turns() -> None:
+    """Let the consumer's thread run soon while a handler computes in the other one.
+
+    With Python's 5 ms, records wait 10 ms and more between broker and handler; 1 ms costs no
+    throughput.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 def new_consumer(group: str, *, brokers: Sequence[str], security: Security, limits: Limits) -> Any:

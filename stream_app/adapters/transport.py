@@ -27,7 +27,13 @@ from mode import Service, Worker
 from mode.types import ServiceT
 
 from stream_app.adapters import fetching
-from stream_app.adapters.dispatch import Dispatcher, Handler, PartitionsHook, StartOffsets
+from stream_app.adapters.dispatch import (
+    Dispatcher,
+    Handler,
+    PartitionsHook,
+    StartOffsets,
+    no_hook,
+)
 from stream_app.adapters.kafka import Security, bootstrap_servers
 from stream_app.adapters.lanes import Lane, Partition, PartitionStatus, Ticket
 from stream_app.adapters.limits import Limits, faust_settings
@@ -91,6 +97,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         self._beyond_since_s: dict[Partition, float] = {}
 
     def _create_worker_consumer(self, transport: TransportT) -> Any:
+        fetching.take_turns()
         return fetching.new_consumer(
             self.app.conf.id,
             brokers=self.app.brokers,
@@ -283,13 +290,7 @@ class BatchProducer(driver.Producer):
 class BatchTransport(driver.Transport):
     """Registers the parts above with an app."""
 
-    Consumer = BatchConsumer
-    Producer = BatchProducer
-    Fetcher = BatchFetcher
-
-
-async def _nothing(_partitions: set[Partition]) -> None:
-    """Hook of an application that keeps nothing per partition."""
+    Consumer, Producer, Fetcher = BatchConsumer, BatchProducer, BatchFetcher
 
 
 class App(faust.App):
@@ -348,8 +349,8 @@ def make_app(
     *,
     brokers: Sequence[str],
     start_offsets: StartOffsets,
-    on_assigned: PartitionsHook = _nothing,
-    on_revoked: PartitionsHook = _nothing,
+    on_assigned: PartitionsHook = no_hook,
+    on_revoked: PartitionsHook = no_hook,
     security: Security | None = None,
     limits: Limits | None = None,
     web_host: str = "127.0.0.1",
@@ -395,5 +396,5 @@ def add_stage(app: App, name: str, topic: str, handler: Handler) -> None:
         async for event in manual.events():
             app.batches.enqueue(manual, event)
 
-    dispatch.__doc__ = handler.__doc__
+    dispatch.__doc__ = handler.__doc__  # shown by `faust agents`
     app.agent(app.topic(topic, schema=BatchSchema()), name=name, concurrency=1)(dispatch)
