@@ -6,6 +6,7 @@ from typing import Any
 from stream_app.adapters.limits import Limits
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
+from stream_app.health import Health
 from stream_app.settings import load_settings
 from stream_app.warmup import warm_up
 from stream_app.worker import Worker, security
@@ -13,6 +14,7 @@ from stream_app.worker import Worker, security
 log = logging.getLogger(__name__)
 settings = load_settings()
 worker = Worker(settings)
+health = Health(worker.store)
 
 app = make_app(
     settings.app_id,
@@ -32,6 +34,20 @@ add_stage(app, "learn", settings.clickstream_topic, worker.stages.learn.process)
 add_stage(app, "relate", settings.cooccurrence_topic, worker.stages.relate.process)
 app.timer(settings.refresh_s)(worker.refresh)
 register(app, settings)
+
+
+@app.page("/live")
+async def live(view: Any, _request: Any) -> Any:
+    """Whether this process works; 503 asks the supervisor to restart it."""
+    problems = health.live(app.partition_statuses(), app.poll_age_s())
+    return view.json({"live": not problems, "problems": problems}, status=503 if problems else 200)
+
+
+@app.page("/ready")
+async def ready(view: Any, _request: Any) -> Any:
+    """Whether this worker has partitions and its store answers."""
+    problems = await health.ready(app.partition_statuses())
+    return view.json({"ready": not problems, "problems": problems}, status=503 if problems else 200)
 
 
 @app.on_worker_init.connect

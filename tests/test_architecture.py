@@ -46,6 +46,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "adapters.transport": ("errors ports settings adapters", "faust mode aiokafka"),
     "adapters.redis_store": ("errors ports settings adapters", "redis hiredis"),
     "worker": ("ports settings composition adapters", ""),
+    "health": ("errors ports pipeline", ""),
     "reference": ("settings", "pydantic"),
     "warmup": ("ports settings composition core adapters.memory", "orjson"),
     "commands": ("*", "click numpy orjson rich"),
