@@ -48,7 +48,7 @@ class Limits:
                 )
 
 
-def faust_settings(limits: Limits) -> dict[str, Any]:
+def faust_settings(limits: Limits, *, web_host: str, web_port: int) -> dict[str, Any]:
     """Return Faust's settings that lose nothing, create nothing and show nothing to the network."""
     return {
         "processing_guarantee": "at_least_once",  # the store makes it exactly once
@@ -65,6 +65,9 @@ def faust_settings(limits: Limits) -> dict[str, Any]:
         "producer_request_timeout": limits.request_timeout_s,
         "key_serializer": "raw",
         "value_serializer": "raw",
+        "web_host": web_host,
+        "web_bind": web_host,  # web_host alone is only what Faust calls itself
+        "web_port": web_port,
         "web_router_enabled": False,
         "web_tables_enabled": False,
         "web_graph_enabled": False,

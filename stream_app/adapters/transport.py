@@ -368,9 +368,7 @@ def make_app(
     app = App(
         name,
         broker=[f"kafka://{server}" for server in servers],
-        web_host=web_host,
-        web_port=web_port,
-        **faust_settings(limits),
+        **faust_settings(limits, web_host=web_host, web_port=web_port),
     )
     app.brokers, app.limits, app.security = servers, limits, security or Security()
     app.start_offsets = start_offsets
