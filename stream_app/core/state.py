@@ -63,6 +63,7 @@ DISTANCES_N, COUNTS_N, DISTINCT_N = 6, 4, 5
 PARTITION = np.dtype(
     [
         ("schema", "u1"),
+        ("reserved", "u1", (7,)),  # copies leave padding undefined, and blobs must be reproducible
         ("applied", "i8"),
         ("rejected", "i8"),  # by policy: duplicates
         ("dead_lettered", "i8"),
