@@ -2,8 +2,9 @@
 
 Deliberately another way to the same numbers than :mod:`stream_app.core.learn`: lists and
 dictionaries, one event at a time, no kernels. Shares with it only the model's parameters, the
-journey table and the record types. Called by the ``verify`` command and by tests; the item side is
-:mod:`stream_app.offline.recompute_items`.
+journey table and the record types. Leaves out what a partition learns about all its customers
+together (who comes back to an item). Called by the ``verify`` command and by tests; the item side
+is :mod:`stream_app.offline.recompute_items`.
 """
 
 import math
@@ -27,7 +28,7 @@ from stream_app.core.model import (
     VECTOR_MAX,
     Model,
 )
-from stream_app.core.state import PARTITION, USER, encode_users, new_partition, new_users
+from stream_app.core.state import USER, encode_users, new_users
 
 _MOVES = transition_table().tolist()
 _WEIGHTS = dict(zip(KINDS, KIND_WEIGHTS.tolist(), strict=True))
@@ -102,7 +103,7 @@ class Customer:
 
 
 class Customers:
-    """The customers of one clickstream partition, event by event, and the partition's own state."""
+    """The customers of one clickstream partition, event by event."""
 
     def __init__(self, model: Model | None = None) -> None:
         self.model = model or Model()
@@ -110,10 +111,6 @@ class Customers:
         self.applied = 0
         self.rejected = 0
         self.next_steps: Counter[tuple[str, str]] = Counter()
-        self.repeats: dict[tuple[int, ...], tuple[float, int]] = {}
-        self.returns: dict[tuple[int, ...], tuple[float, int]] = {}
-        self.repeated = 0
-        self.repeatable = 0
         self._moves: list[tuple[int, tuple[int, ...], float, int, float]] = []
 
     def apply(self, events: NDArray[np.void]) -> None:
@@ -130,19 +127,12 @@ class Customers:
         self._moves = []
         return rows
 
-    def partition(self) -> NDArray[np.void]:
-        """The ``(1,) PARTITION`` record, but for what only the raw log can tell."""
-        record = new_partition()
-        assert record.dtype == PARTITION
-        record["applied"], record["rejected"] = self.applied, self.rejected
-        record["transitions"], record["repeats"] = self.repeatable, self.repeated
-        for name, table in (("repeat", self.repeats), ("return", self.returns)):
-            for cell, (mean, n) in table.items():
-                record[f"{name}_p"][0][cell] = mean
-                record[f"{name}_n"][0][cell] = n
+    def step_counts(self) -> NDArray[np.float64]:
+        """``(steps, steps)``: how often customers went from one step to another."""
+        counts = np.zeros((len(STEPS), len(STEPS)))
         for (before, after), n in self.next_steps.items():
-            record["step_counts"][0][STEP[before], STEP[after]] = n
-        return record
+            counts[STEP[before], STEP[after]] = n
+        return counts
 
     def _apply(
         self,
@@ -163,6 +153,10 @@ class Customers:
         if event_id:
             who.seen = [*who.seen, event_id][-SEEN_MAX:]
         kind = KINDS[kind_number]
+        if kind == "erase":
+            del self.customers[customer_id]
+            self.applied += 1
+            return
         weight = _WEIGHTS[kind]
         self._session(who, ts, session)
         fade(who, ts, self.model)
@@ -170,8 +164,6 @@ class Customers:
         _books(who, kind, item, value)
         self._step(who, kind_number, ts, returning=weight > 0 and item in session_items)
         if item and weight > 0:
-            if session_items:
-                self._learn_shape(session_items, who.session_events, item)
             nearest = tuple(session_items[::-1][:PREVIOUS_MAX])
             self._moves.append((item, nearest, ts, offset, weight))
             who.visits = [*who.visits, Visit(item, ts, kind, not session_items)][-RING_MAX:]
@@ -211,22 +203,6 @@ class Customers:
             self.next_steps[who.step, step] += 1
             who.previous_step, who.step, who.entered_at = who.step, step, ts
 
-    def _learn_shape(self, session_items: list[int], length: int, item: int) -> None:
-        """How often the next item is the current one, or the d-th distinct one before it."""
-        newest_first = session_items[::-1]
-        distinct = list(dict.fromkeys(newest_first))
-        run = next(
-            (k for k, other in enumerate(newest_first) if other != newest_first[0]),
-            len(newest_first),
-        )
-        self.repeatable += 1
-        self.repeated += item == distinct[0]
-        _observe(self.repeats, (min(length, 6), min(run, 4)), item == distinct[0])
-        for d, earlier in enumerate(distinct[1:], 1):
-            times = min(session_items.count(earlier), 3)
-            cell = (min(d, 5), times, min(len(distinct), 4))
-            _observe(self.returns, cell, item == earlier)
-
     def _take_back(self, who: Customer, kind: str, item: int, offset: int, weight: float) -> None:
         for at in reversed(range(len(who.visits))):
             visit = who.visits[at]
@@ -244,14 +220,6 @@ def fade(who: Customer, ts: float, model: Model) -> None:
     if elapsed_s > 0:
         factor = np.float32(math.exp2(-elapsed_s / model.vector_half_life_s))
         who.vector = {item: np.float32(w * factor) for item, w in who.vector.items()}
-
-
-def _observe(
-    table: dict[tuple[int, ...], tuple[float, int]], cell: tuple[int, ...], hit: bool
-) -> None:
-    """A running mean that never stops learning: step max(0.001, 1 / (n + 2))."""
-    mean, n = table.get(cell, (0.0, 0))
-    table[cell] = (mean + max(0.001, 1.0 / (n + 2.0)) * (float(hit) - mean), n + 1)
 
 
 def _books(who: Customer, kind: str, item: int, value: float) -> None:

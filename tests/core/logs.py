@@ -18,7 +18,7 @@ CUSTOMERS = 3
 ITEMS = 6
 _PAUSES_S = (0.0, 0.25, 5.0, 300.0, 1799.5, 1800.0, 1800.5, 7200.0, 3 * 86_400.0, 31 * 86_400.0)
 _LATE_S = (0.0, 0.0, 0.0, 0.0, 30.0, 4000.0)
-_ITEMLESS = ("search", "begin_checkout", "support", "impression")
+_ITEMLESS = ("search", "begin_checkout", "support", "impression", "erase")
 
 
 @st.composite
@@ -67,7 +67,11 @@ class Stream:
         ids, rows = np.unique(events["customer"], return_inverse=True)
         users = decode_users(ids, [self.blobs.get(key) for key in ids.tolist()])
         learned = learn(users, rows, events, self.partition, self.model)
-        self.blobs.update(zip(ids.tolist(), encode_users(users), strict=True))
+        for key, blob, kept in zip(ids.tolist(), encode_users(users), users["events"], strict=True):
+            if kept:
+                self.blobs[key] = blob
+            else:  # erased
+                self.blobs.pop(key, None)
         return learned
 
 

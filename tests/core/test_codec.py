@@ -1,0 +1,97 @@
+"""Our own wire formats: what is encoded is decoded, anything else is refused by name."""
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_app.codec import (
+    ListsBlock,
+    Outbox,
+    Transitions,
+    decode_outbox,
+    decode_transitions,
+    encode_outbox,
+    encode_transitions,
+)
+from stream_app.core.learn import TRANSITION
+from stream_app.errors import EventRejected, SchemaUnknown
+from stream_app.relating import Meta, _decode_meta
+
+names = st.lists(st.text(st.characters(codec="utf-8"), max_size=200), max_size=8)
+small = st.integers(0, 2**31 - 1)
+messages = st.builds(
+    lambda source, raw, texts: Transitions(
+        source, np.frombuffer(raw[: len(raw) // 56 * 56], TRANSITION), texts
+    ),
+    small,
+    st.binary(max_size=56 * 6),
+    names,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(messages)
+def test_transitions_round_trip(message: Transitions) -> None:
+    again = decode_transitions(encode_transitions(message))
+    assert again.source_partition == message.source_partition
+    assert again.rows.tobytes() == message.rows.tobytes()
+    assert again.names == message.names
+
+
+@settings(max_examples=100, deadline=None)
+@given(messages, st.data())
+def test_a_damaged_record_of_transitions_is_rejected(
+    message: Transitions, data: st.DataObject
+) -> None:
+    value = encode_transitions(message)
+    cut = data.draw(st.integers(0, len(value) - 1))
+    for damaged in (value[:cut], value + b"\0", b"XXXX" + value[4:], None, b""):
+        with pytest.raises(EventRejected) as caught:
+            decode_transitions(damaged)
+        assert caught.value.reason == "malformed"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200).map(lambda tail: b"SAT1" + tail))
+def test_whatever_claims_to_be_transitions_is_decoded_or_rejected(value: bytes) -> None:
+    try:
+        decode_transitions(value)
+    except EventRejected as exc:
+        assert exc.reason == "malformed"
+
+
+blocks = st.builds(
+    ListsBlock,
+    customers=names,
+    versions=st.lists(st.integers(0, 2**62), max_size=4),
+    steps=st.lists(st.tuples(small, small, small), max_size=4),
+    entered_at=st.lists(st.floats(allow_nan=False), max_size=4),
+    generated_at=st.floats(allow_nan=False),
+    **{
+        name: st.binary(max_size=40)
+        for name in ("list_owner", "list_kind", "counts", "items", "because", "scores", "sources")
+    },
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(small, st.binary(max_size=50)), max_size=5), st.none() | blocks)
+def test_outboxes_round_trip(
+    transitions: list[tuple[int, bytes]], lists: ListsBlock | None
+) -> None:
+    outbox = Outbox(transitions=transitions, lists=lists)
+    assert decode_outbox(encode_outbox(outbox)) == outbox
+
+
+def test_an_unknown_schema_stops_the_worker() -> None:
+    assert decode_outbox(b"") == Outbox()
+    with pytest.raises(SchemaUnknown, match="the outbox has schema 9, this release reads 1"):
+        decode_outbox(encode_outbox(Outbox(schema=9)))
+    with pytest.raises(SchemaUnknown, match="the outbox cannot be read"):
+        decode_outbox(b"\xff\xff")
+    with pytest.raises(SchemaUnknown, match="item partition state has schema 9"):
+        _decode_meta(msgspec.msgpack.encode(Meta(schema=9)))
+    with pytest.raises(SchemaUnknown, match="item partition state"):
+        _decode_meta(b"\xff\xff")
