@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.model import LANDMARK_HALF_LIVES
-from stream_app.core.ranking import Popular
+from stream_app.core.ranking import Lists, Popular
 from stream_app.core.render import render_lists
 from stream_app.core.tables import ItemTables
 from stream_app.errors import SchemaUnknown
@@ -151,16 +151,16 @@ class ItemReader:
             ids = np.array([stable_hash(name) for name in names], np.uint64)
             self.tables.set_names(ids, names)
 
-    def render(
-        self,
-        nodes: NDArray[np.int64],
-        counts: NDArray[np.int64],
-        scores: NDArray[np.float64],
-        sources: NDArray[np.uint8],
-        because: NDArray[np.int64],
-    ) -> list[bytes]:
+    def render(self, lists: Lists) -> list[bytes]:
         """JSON arrays of ranked lists; see :func:`stream_app.core.render.render_lists`."""
         names = self.tables.names
         return render_lists(
-            names.bytes, names.starts, names.sizes, nodes, counts, scores, sources, because
+            names.bytes,
+            names.starts,
+            names.sizes,
+            lists.nodes,
+            lists.counts,
+            lists.scores,
+            lists.sources,
+            lists.because,
         )

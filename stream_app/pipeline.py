@@ -12,16 +12,22 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from stream_app.codec import Outbox, Transitions, decode_outbox, encode_outbox, encode_transitions
+from stream_app.codec import Outbox, decode_outbox, encode_outbox
 from stream_app.core.journey import STEP_LISTS, STEPS, likely_next
-from stream_app.core.learn import APPLIED, ERASED, Learned, learn
+from stream_app.core.learn import APPLIED, Learned, learn
 from stream_app.core.ranking import LISTS, Ranker
 from stream_app.core.state import decode_partition, decode_users, encode_users
 from stream_app.events import EventBatch, EventDecoder
 from stream_app.items import ItemReader
+from stream_app.outbox import (
+    Ranked,
+    changed_profiles,
+    erased_customers,
+    pack_lists,
+    route_transitions,
+)
 from stream_app.ports import USERS, Claim, Commit, Log, RawBatch, StateStore
-from stream_app.profiles import profile_of
-from stream_app.publishing import Publisher, Ranked, pack_lists, route_transitions
+from stream_app.publishing import Publisher
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
@@ -65,6 +71,7 @@ class Learn:
         )
         self.owned: dict[int, Owned] = {}
         self.learning = True  # False: the frozen evaluation protocol
+        self.serving = True  # False: evaluation asks for the lists it needs
 
     async def process(self, batch: RawBatch) -> None:
         """Apply ``batch``; returns when its effects are stored and published.
@@ -89,9 +96,9 @@ class Learn:
             learn_globals=self.learning,
         )
         self._name_items(events)
-        outbox, texts = self._score(batch.partition, events, rows, users, partition, learned)
-        outbox.profiles = _profiles(users, before, rows, events)
-        outbox.erased = _erased(users, rows, events, learned)
+        ranked = self._score(events, rows, users, partition, learned) if self.serving else None
+        outbox = self._outbox(batch.partition, events, rows, users, before, learned, ranked)
+        texts = self._items.render(ranked.lists) if ranked else []
         _account(partition, batch, owned.cursor, events)
         step = Commit(
             owned.cursor,
@@ -162,14 +169,13 @@ class Learn:
 
     def _score(
         self,
-        number: int,
         events: EventBatch,
         rows: NDArray[np.int64],
         users: NDArray[np.void],
         partition: NDArray[np.void],
         learned: Learned,
-    ) -> tuple[Outbox, list[bytes]]:
-        """Lists of every customer with an applied event, packed and as JSON, and transitions."""
+    ) -> Ranked:
+        """Lists of every customer with an applied event."""
         at = np.flatnonzero((learned.status == APPLIED) & (users["events"][rows] > 0))
         touched, first = np.unique(rows[at], return_index=True)
         at = at[first]
@@ -186,7 +192,7 @@ class Learn:
             self._items.popular(),
         )
         likely = [likely_next(partition["step_counts"][0], step) for step in range(len(STEPS))]
-        ranked = Ranked(
+        return Ranked(
             selected,
             [events.customers[k] for k in at.tolist()],
             [likely[step] for step in selected["step"].tolist()],
@@ -194,22 +200,29 @@ class Learn:
             kinds.astype(np.uint8),
             lists,
         )
+
+    def _outbox(
+        self,
+        number: int,
+        events: EventBatch,
+        rows: NDArray[np.int64],
+        users: NDArray[np.void],
+        before: NDArray[np.void],
+        learned: Learned,
+        ranked: Ranked | None,
+    ) -> Outbox:
         node_ids = self._items.tables.nodes["id"]
-        block = pack_lists(ranked, node_ids, generated_at=self._clock())
-        texts = self._items.render(
-            lists.nodes, lists.counts, lists.scores, lists.sources, lists.because
-        )
-        names = dict(zip(events.events["item"].tolist(), events.items, strict=True))
-        transitions = [
-            (q, encode_transitions(Transitions(number, part, texts)))
-            for q, part, texts in route_transitions(
+        return Outbox(
+            transitions=route_transitions(
                 learned.transitions,
-                names,
+                events,
                 source=number,
                 partitions=self._settings.cooccurrence_partitions,
-            )
-        ]
-        return Outbox(transitions=transitions, lists=block), texts
+            ),
+            lists=ranked and pack_lists(ranked, node_ids, generated_at=self._clock()),
+            profiles=changed_profiles(users, before, rows, events),
+            erased=erased_customers(users, rows, events, learned),
+        )
 
 
 def _blobs(users: NDArray[np.void]) -> list[bytes]:
@@ -218,31 +231,6 @@ def _blobs(users: NDArray[np.void]) -> list[bytes]:
         blob if events else b""
         for blob, events in zip(encode_users(users), users["events"].tolist(), strict=True)
     ]
-
-
-def _profiles(
-    users: NDArray[np.void],
-    before: NDArray[np.void],
-    rows: NDArray[np.int64],
-    events: EventBatch,
-) -> list[tuple[str, bytes]]:
-    """Profiles of the customers who began a session or bought something."""
-    changed = (users[["sessions", "purchases"]] != before) & (users["events"] > 0)
-    first = dict(zip(rows[::-1].tolist(), range(len(rows) - 1, -1, -1), strict=True))
-    return [
-        (
-            events.customers[first[row]],
-            orjson.dumps({"user_id": events.customers[first[row]]} | profile_of(users[row])),
-        )
-        for row in np.flatnonzero(changed).tolist()
-    ]
-
-
-def _erased(
-    users: NDArray[np.void], rows: NDArray[np.int64], events: EventBatch, learned: Learned
-) -> list[str]:
-    gone = (learned.status == ERASED) & (users["events"][rows] == 0)
-    return sorted({events.customers[k] for k in np.flatnonzero(gone).tolist()})
 
 
 def _account(

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.codec import ListsBlock, Outbox, json_text
 from stream_app.core.journey import STEPS
-from stream_app.core.learn import TRANSITION
 from stream_app.core.ranking import LISTS, Lists
 from stream_app.items import ItemReader
 from stream_app.ports import Log, PublicHash, PublicStore, Record
@@ -18,45 +17,6 @@ from stream_app.settings import Settings
 
 _PERSONAL = ("rec", "profile")
 _STEPS = [json_text(step) for step in STEPS]
-
-
-class Ranked(NamedTuple):
-    """What scoring produced for one batch: n customers with m lists between them."""
-
-    users: NDArray[np.void]  # (n,) USER
-    customers: list[str]
-    next_steps: list[int]
-    owners: NDArray[np.int64]  # (m,) row of the customer of each list
-    kinds: NDArray[np.uint8]  # (m,) index into LISTS
-    lists: Lists
-
-
-def pack_lists(ranked: Ranked, node_ids: NDArray[np.uint64], *, generated_at: float) -> ListsBlock:
-    """Ids instead of nodes, arrays instead of text: small enough to be committed with the state."""
-    users, lists = ranked.users, ranked.lists
-    used = np.arange(lists.nodes.shape[1]) < lists.counts[:, None]
-    because = lists.because[used]
-    return ListsBlock(
-        customers=ranked.customers,
-        versions=(users["offset"] + 1).tolist(),
-        steps=list(
-            zip(
-                users["step"].tolist(),
-                users["previous_step"].tolist(),
-                ranked.next_steps,
-                strict=True,
-            )
-        ),
-        entered_at=users["entered_at"].tolist(),
-        generated_at=generated_at,
-        list_owner=ranked.owners.astype(np.uint32).tobytes(),
-        list_kind=ranked.kinds.tobytes(),
-        counts=lists.counts.astype(np.uint8).tobytes(),
-        items=node_ids[lists.nodes[used]].tobytes(),
-        because=np.where(because >= 0, node_ids[because], np.uint64(0)).tobytes(),
-        scores=lists.scores[used].astype(np.float32).tobytes(),
-        sources=lists.sources[used].tobytes(),
-    )
 
 
 class Publisher:
@@ -112,7 +72,7 @@ class Publisher:
         for name, column in columns.items():
             wide[name] = np.zeros((len(counts), width), column.dtype)
             wide[name][used] = column
-        return self._reader.render(counts=counts, **wide)
+        return self._reader.render(Lists(counts=counts, **wide))
 
     async def _send(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         await retrying(
@@ -195,21 +155,3 @@ class Publisher:
                 )
             )
         return records, hashes
-
-
-def route_transitions(
-    transitions: NDArray[np.void], names: dict[int, str], *, source: int, partitions: int
-) -> list[tuple[int, NDArray[np.void], list[str]]]:
-    """Split transitions by the partitions that own any of their items, with those items' names."""
-    if not len(transitions):
-        return []
-    assert transitions.dtype == TRANSITION
-    ids = np.concatenate((transitions["item"][:, None], transitions["previous"]), axis=1)
-    owner = (ids % np.uint64(partitions)).astype(np.int64)
-    owner[ids == 0] = -1
-    routed = []
-    for q in np.unique(owner[owner >= 0]).tolist():
-        rows = transitions[(owner == q).any(axis=1)]
-        mine = np.unique(ids[owner == q]).tolist()
-        routed.append((q, rows, [names[key] for key in mine if key in names]))
-    return routed

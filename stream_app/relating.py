@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stream_app.codec import Transitions, decode_transitions
 from stream_app.core.learn import TRANSITION
+from stream_app.core.ranking import Lists
 from stream_app.core.relate import owned_nodes, relate
 from stream_app.core.scoring import DIRECT, POPULAR
 from stream_app.core.similar import similar_items
@@ -173,11 +174,13 @@ class Relate:
             return
         await retrying(lambda: self._items.load(ids), "reading items")
         (text,) = self._items.render(
-            self._items.tables.lookup(ids)[None, :],
-            np.array([len(ids)]),
-            (popularity / popularity.sum())[None, :],
-            np.full((1, len(ids)), POPULAR, np.uint8),
-            np.full((1, len(ids)), -1),
+            Lists(
+                np.array([len(ids)]),
+                self._items.tables.lookup(ids)[None, :],
+                (popularity / popularity.sum())[None, :],
+                np.full((1, len(ids)), POPULAR, np.uint8),
+                np.full((1, len(ids)), -1),
+            )
         )
         await retrying(
             lambda: self._public.put_values([("trending:all", text)]), "writing what is trending"
@@ -248,9 +251,8 @@ class Relate:
         out, scores, counts = similar_items(
             tables, nodes, size=self._settings.similar_size, ts=owned.meta.last_ts
         )
-        texts = self._items.render(
-            out, counts, scores, np.full(out.shape, DIRECT, np.uint8), np.full(out.shape, -1)
-        )
+        direct, nothing = np.full(out.shape, DIRECT, np.uint8), np.full(out.shape, -1)
+        texts = self._items.render(Lists(counts, out, scores, direct, nothing))
         return [
             (f"similar:{tables.names[node]}", text)
             for node, text in zip(nodes.tolist(), texts, strict=True)

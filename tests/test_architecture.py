@@ -33,8 +33,9 @@ LAYERS: dict[str, tuple[str, str]] = {
     "rejects": ("events ports retrying", ""),
     "items": ("errors ports codec core hashing", "numpy"),
     "publishing": ("ports settings codec core items retrying", "numpy"),
+    "outbox": ("events codec core profiles", "numpy orjson"),
     "pipeline": (
-        "ports settings events codec core items profiles publishing rejects retrying user_cache",
+        "ports settings events codec core items outbox publishing rejects retrying user_cache",
         "numpy orjson",
     ),
     "relating": (

@@ -29,7 +29,6 @@ class Engine:
             update={
                 "clickstream_partitions": 1,
                 "cooccurrence_partitions": 1,
-                "list_size": 1,  # published lists are not what is evaluated here
                 "refresh_s": 600.0,
                 "relate_linger_s": 0.0,
             }
@@ -47,6 +46,7 @@ class Engine:
         self._ranker = Ranker(
             self.stages.items.tables, list_size=list_size, exclude_seen=exclude_seen
         )
+        self.stages.learn.serving = False
         self._offset = 0
 
     async def start(self) -> None:

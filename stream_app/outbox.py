@@ -1,0 +1,100 @@
+"""What a batch leaves behind besides state: lists, transitions, profiles, erasures.
+
+Committed with the state as one outbox, published after.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from stream_app.codec import ListsBlock, Transitions, encode_transitions
+from stream_app.core.learn import ERASED, TRANSITION, Learned
+from stream_app.core.ranking import Lists
+from stream_app.events import EventBatch
+from stream_app.profiles import profile_of
+
+
+class Ranked(NamedTuple):
+    """What scoring produced for one batch: n customers with m lists between them."""
+
+    users: NDArray[np.void]  # (n,) USER
+    customers: list[str]
+    next_steps: list[int]
+    owners: NDArray[np.int64]  # (m,) row of the customer of each list
+    kinds: NDArray[np.uint8]  # (m,) index into LISTS
+    lists: Lists
+
+
+def pack_lists(ranked: Ranked, node_ids: NDArray[np.uint64], *, generated_at: float) -> ListsBlock:
+    """Ids instead of nodes, arrays instead of text: small enough to be committed with the state."""
+    users, lists = ranked.users, ranked.lists
+    used = np.arange(lists.nodes.shape[1]) < lists.counts[:, None]
+    because = lists.because[used]
+    return ListsBlock(
+        customers=ranked.customers,
+        versions=(users["offset"] + 1).tolist(),
+        steps=list(
+            zip(
+                users["step"].tolist(),
+                users["previous_step"].tolist(),
+                ranked.next_steps,
+                strict=True,
+            )
+        ),
+        entered_at=users["entered_at"].tolist(),
+        generated_at=generated_at,
+        list_owner=ranked.owners.astype(np.uint32).tobytes(),
+        list_kind=ranked.kinds.tobytes(),
+        counts=lists.counts.astype(np.uint8).tobytes(),
+        items=node_ids[lists.nodes[used]].tobytes(),
+        because=np.where(because >= 0, node_ids[because], np.uint64(0)).tobytes(),
+        scores=lists.scores[used].astype(np.float32).tobytes(),
+        sources=lists.sources[used].tobytes(),
+    )
+
+
+def route_transitions(
+    transitions: NDArray[np.void], events: EventBatch, *, source: int, partitions: int
+) -> list[tuple[int, bytes]]:
+    """One record for each partition that owns any of the items, with the names of its items."""
+    if not len(transitions):
+        return []
+    assert transitions.dtype == TRANSITION
+    ids = np.concatenate((transitions["item"][:, None], transitions["previous"]), axis=1)
+    owner = (ids % np.uint64(partitions)).astype(np.int64)
+    owner[ids == 0] = -1
+    names = dict(zip(events.events["item"].tolist(), events.items, strict=True))
+    routed = []
+    for q in np.unique(owner[owner >= 0]).tolist():
+        rows = transitions[(owner == q).any(axis=1)]
+        mine = np.unique(ids[owner == q]).tolist()
+        texts = [names[key] for key in mine if key in names]
+        routed.append((q, encode_transitions(Transitions(source, rows, texts))))
+    return routed
+
+
+def changed_profiles(
+    users: NDArray[np.void],
+    before: NDArray[np.void],
+    rows: NDArray[np.int64],
+    events: EventBatch,
+) -> list[tuple[str, bytes]]:
+    """Profiles of the customers who began a session or bought something."""
+    changed = (users[["sessions", "purchases"]] != before) & (users["events"] > 0)
+    first = dict(zip(rows[::-1].tolist(), range(len(rows) - 1, -1, -1), strict=True))
+    return [
+        (
+            events.customers[first[row]],
+            orjson.dumps({"user_id": events.customers[first[row]]} | profile_of(users[row])),
+        )
+        for row in np.flatnonzero(changed).tolist()
+    ]
+
+
+def erased_customers(
+    users: NDArray[np.void], rows: NDArray[np.int64], events: EventBatch, learned: Learned
+) -> list[str]:
+    gone = (learned.status == ERASED) & (users["events"][rows] == 0)
+    return sorted({events.customers[k] for k in np.flatnonzero(gone).tolist()})
