@@ -218,7 +218,8 @@ class Relate:
         tables = self._items.tables
         for message in messages:
             self._items.learn_names(message.names)
-        at = tables.ensure(_ids(rows).ravel()).reshape(len(rows), -1)
+        ids = _ids(rows)  # none when all was seen before: a republished batch, or a malformed record
+        at = tables.ensure(ids.ravel()).reshape(ids.shape)
         mine = owned_nodes(tables, at, partition=partition, partitions=self._partitions)
         tables.ensure_rows(mine)
         relate(tables, rows, at, partition=partition, partitions=self._partitions)
