@@ -163,6 +163,8 @@ class Relate:
     async def refresh(self) -> None:
         """Publish what waits in quiet partitions; partition 0's owner also what is trending."""
         for owned in list(self.owned.values()):
+            if owned.lock.locked():
+                continue  # a batch is being merged, which ends with publishing
             async with owned.lock:
                 await self._publish(owned)
         if 0 in self.owned:
