@@ -85,6 +85,7 @@ class ListsBlock(msgspec.Struct):
     because: bytes
     scores: bytes
     sources: bytes
+    names: list[str] = []  # of listed items that the store may not know yet
 
 
 class Outbox(msgspec.Struct):

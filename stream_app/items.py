@@ -151,8 +151,22 @@ class ItemReader:
             ids = np.array([stable_hash(name) for name in names], np.uint64)
             self.tables.set_names(ids, names)
 
+    def unsaved_names(self, lists: Lists) -> list[str]:
+        """Texts of items in ``lists`` that RELATE may not have stored yet: nothing counts for them.
+
+        Who finishes publishing the lists after a crash has these texts from nowhere else.
+        """
+        used = np.arange(lists.nodes.shape[1]) < lists.counts[:, None]
+        listed = np.unique(np.concatenate((lists.nodes[used], lists.because[used])))
+        listed = listed[listed >= 0]
+        unsaved = listed[self.tables.nodes["popularity"][listed] == 0.0]
+        return [name for node in unsaved.tolist() if (name := self.tables.names[node])]
+
     def render(self, lists: Lists) -> list[bytes]:
-        """JSON arrays of ranked lists; see :func:`stream_app.core.render.render_lists`."""
+        """JSON arrays of ranked lists; see :func:`stream_app.core.render.render_lists`.
+
+        Scores are rounded to float32 as in the outbox, from which they may be rendered again.
+        """
         names = self.tables.names
         return render_lists(
             names.bytes,
@@ -160,7 +174,7 @@ class ItemReader:
             names.sizes,
             lists.nodes,
             lists.counts,
-            lists.scores,
+            lists.scores.astype(np.float32).astype(np.float64),
             lists.sources,
             lists.because,
         )

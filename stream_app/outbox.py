@@ -27,7 +27,9 @@ class Ranked(NamedTuple):
     lists: Lists
 
 
-def pack_lists(ranked: Ranked, node_ids: NDArray[np.uint64], *, generated_at: float) -> ListsBlock:
+def pack_lists(
+    ranked: Ranked, node_ids: NDArray[np.uint64], names: list[str], *, generated_at: float
+) -> ListsBlock:
     """Ids instead of nodes, arrays instead of text: small enough to be committed with the state."""
     users, lists = ranked.users, ranked.lists
     used = np.arange(lists.nodes.shape[1]) < lists.counts[:, None]
@@ -52,6 +54,7 @@ def pack_lists(ranked: Ranked, node_ids: NDArray[np.uint64], *, generated_at: fl
         because=np.where(because >= 0, node_ids[because], np.uint64(0)).tobytes(),
         scores=lists.scores[used].astype(np.float32).tobytes(),
         sources=lists.sources[used].tobytes(),
+        names=names,
     )
 
 

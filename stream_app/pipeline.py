@@ -211,7 +211,11 @@ class Learn:
         learned: Learned,
         ranked: Ranked | None,
     ) -> Outbox:
-        node_ids = self._items.tables.nodes["id"]
+        lists = None
+        if ranked:
+            node_ids = self._items.tables.nodes["id"]
+            names = self._items.unsaved_names(ranked.lists)
+            lists = pack_lists(ranked, node_ids, names, generated_at=self._clock())
         return Outbox(
             transitions=route_transitions(
                 learned.transitions,
@@ -219,7 +223,7 @@ class Learn:
                 source=number,
                 partitions=self._settings.cooccurrence_partitions,
             ),
-            lists=ranked and pack_lists(ranked, node_ids, generated_at=self._clock()),
+            lists=lists,
             profiles=changed_profiles(users, before, rows, events),
             erased=erased_customers(users, rows, events, learned),
         )

@@ -54,6 +54,7 @@ class Publisher:
         if outbox.lists is not None:
             ids = np.frombuffer(outbox.lists.items + outbox.lists.because, np.uint64)
             await retrying(lambda: self._reader.load(np.unique(ids)), "reading items")
+            self._reader.learn_names(outbox.lists.names)
             texts = self._unpacked(outbox.lists)
         await self.publish(partition, epoch, outbox, texts)
 
