@@ -12,6 +12,7 @@ NODE = np.dtype(
         ("mass", "f8"),
         ("out", "f8"),
         ("repeats", "f8"),
+        ("found", "f8"),  # of the moves to another item, those the table knew
         ("popularity", "f8"),
         ("loaded_at", "f8"),  # the caller's clock; -inf = never
         ("row", "i4"),
@@ -72,6 +73,7 @@ def ensure_ids(
             nodes[node].mass = 0.0
             nodes[node].out = 0.0
             nodes[node].repeats = 0.0
+            nodes[node].found = 0.0
             nodes[node].popularity = 0.0
         out[k] = node
     return n

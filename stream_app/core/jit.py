@@ -1,6 +1,7 @@
 """Compile the model's inner loops. Every kernel also runs, slowly, as plain Python."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -8,20 +9,51 @@ import numpy as np
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 try:
-    from numba import njit
+    from numba import config, njit
+
+    _PLAIN = bool(getattr(config, "DISABLE_JIT", False))
 except ImportError:  # pragma: no cover - a dependency; the plain path is tested without JIT
-    njit = None  # type: ignore[assignment]
+    _PLAIN = True
+
+
+def _readable(value: Any) -> Any:
+    """Records of a structured array by attribute, as numba reads them; the memory is shared."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.names is not None and not isinstance(value, np.recarray):
+            return value.view(np.recarray)
+        return value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_readable, value))
+    return value
 
 
 def kernel(function: Function) -> Function:
     """Compile ``function`` with numba, cached on disk and without the GIL.
 
-    Kernels take and return numpy arrays and scalars only, so that the plain Python function
-    (``NUMBA_DISABLE_JIT=1``, or no numba at all) computes the same bits.
+    Kernels take and return numpy arrays and scalars only, or named tuples of them, so that the
+    plain Python function (``NUMBA_DISABLE_JIT=1``, or no numba at all) computes the same bits.
+    A division by zero gives infinity or NaN: the check for it would keep loops from running side
+    by side in vector registers.
     """
-    if njit is None:  # pragma: no cover
-        return function
-    return cast(Function, njit(cache=True, nogil=True)(function))
+    if not _PLAIN:
+        return cast(Function, njit(cache=True, nogil=True, error_model="numpy")(function))
+
+    @wraps(function)
+    def plain(*args: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*map(_readable, args))
+
+    return cast(Function, plain)
+
+
+def inlined(function: Function) -> Function:
+    """Like :func:`kernel`, copied into its callers: for the few lines of an inner loop.
+
+    A call that passes arrays counts references to each of them, which costs more than such lines.
+    """
+    if not _PLAIN:
+        return cast(Function, njit(inline="always", error_model="numpy")(function))
+    return function
 
 
 @kernel

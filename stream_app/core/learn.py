@@ -20,6 +20,7 @@ from stream_app.core.model import (
     VECTOR_MAX,
     Model,
 )
+from stream_app.core.revisits import Recent, learn_revisits, new_recent, recent_items
 from stream_app.core.state import new_users
 
 # One event as the kernels see it; hashes are 0 where the event has no such field.
@@ -102,61 +103,10 @@ def drop_at(items: NDArray[np.uint64], n: int, at: int) -> int:
 
 
 @kernel
-def distinct_items(
-    ring: NDArray[np.uint64],
-    first: int,
-    end: int,
-    items: NDArray[np.uint64],
-    counts: NDArray[np.int64],
-) -> int:
-    """Distinct items of ``ring[first:end]``, most recent first, and how often each occurs."""
-    n = 0
-    for k in range(end - 1, first - 1, -1):
-        at = index_of(items, n, ring[k])
-        if at >= 0:
-            counts[at] += 1
-        else:
-            items[n] = ring[k]
-            counts[n] = 1
-            n += 1
-    return n
-
-
-@kernel
-def run_length(ring: NDArray[np.uint64], first: int, end: int) -> int:
-    """How many times in a row the last item of ``ring[first:end]`` occurred at its end."""
-    run = 0
-    for k in range(end - 1, first - 1, -1):
-        if ring[k] != ring[end - 1]:
-            break
-        run += 1
-    return run
-
-
-@kernel
-def _learn_returns(
-    user: Row, partition: Row, item: int, items: NDArray[np.uint64], counts: NDArray[np.int64]
-) -> None:
-    """Repeat and return tables: what a session's next item was, given its shape before."""
-    end = signed(user.ring_n)
-    first = end - signed(user.session_n)
-    n = distinct_items(user.ring_item, first, end, items, counts)
-    length = min(user.session_events, 6)
-    run = min(run_length(user.ring_item, first, end), 4)
-    hit = 1.0 if items[0] == item else 0.0
-    seen = partition.repeat_n[length, run]
-    step = max(0.001, 1.0 / (seen + 2.0))
-    partition.repeat_p[length, run] += step * (hit - partition.repeat_p[length, run])
-    partition.repeat_n[length, run] = seen + 1.0
-    partition.transitions += 1.0
-    partition.repeats += hit
-    for d in range(1, n):
-        a, b, c = min(d, 5), min(counts[d], 3), min(n, 4)
-        hit = 1.0 if items[d] == item else 0.0
-        seen = partition.return_n[a, b, c]
-        step = max(0.001, 1.0 / (seen + 2.0))
-        partition.return_p[a, b, c] += step * (hit - partition.return_p[a, b, c])
-        partition.return_n[a, b, c] = seen + 1.0
+def _learn_recent(user: Row, partition: Row, item: int, recent: Recent) -> None:
+    """Whether the customer's next item was one of their recent ones, seen from before."""
+    n, _ = recent_items(user, recent)
+    learn_revisits(item, recent, n, partition.revisit_weights, partition.revisit_squares)
 
 
 @kernel
@@ -326,8 +276,7 @@ def learn_events(
     out: NDArray[np.void],
 ) -> int:
     """Apply ``events`` in order to ``users[rows]``; returns how many transitions are in ``out``."""
-    items = np.zeros(RING_MAX, np.uint64)
-    counts = np.zeros(RING_MAX, np.int64)
+    recent = new_recent()
     part = partition[0]
     n = 0
     for e in range(len(events)):
@@ -345,6 +294,8 @@ def learn_events(
             status[e] = ERASED
             part.applied += 1
             continue
+        if learn_globals and event.item != 0 and weights[event.kind] > 0.0:
+            _learn_recent(user, part, event.item, recent)
         _enter_session(user, event, model)
         _decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         weight = weights[event.kind]
@@ -358,7 +309,9 @@ def learn_events(
         _take_step(user, part, event, table, returning)
         if event.item != 0 and weight > 0.0:
             if learn_globals and user.session_n > 0:
-                _learn_returns(user, part, event.item, items, counts)
+                part.transitions += 1.0
+                if user.ring_item[signed(user.ring_n) - 1] == event.item:
+                    part.repeats += 1.0
             _transition(user, event, weight, out[n])
             n += 1
             _append_event(user, event.item, event.ts, event.kind)

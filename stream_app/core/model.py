@@ -71,6 +71,11 @@ class Model(NamedTuple):
     popular_max: int = 30
     repeat_prior: float = 30.0
     mass_prior: float = 0.3
+    hub_power: float = 0.3  # how much a well-known item on the way counts less, two hops
+    found_prior: float = 10.0  # moves that found_rate stands for
+    found_rate: float = 0.1
+    blend_share: float = 1.5  # what one of full confidence gives to the blend
+    return_share: float = 0.5  # of the blend, beside the probability of coming back
     weight_direct: float = 2.0
     weight_two_hop: float = 12.0
     weight_forward: float = 2.5

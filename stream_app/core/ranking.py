@@ -1,5 +1,6 @@
 """SCORE: the lists of all customers a batch touched, from their states and the item tables."""
 
+from collections.abc import Set
 from typing import NamedTuple
 
 import numpy as np
@@ -7,10 +8,26 @@ from numpy.typing import NDArray
 
 from stream_app.core.item_index import find
 from stream_app.core.jit import kernel, signed
-from stream_app.core.learn import Row, distinct_items, run_length
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
-from stream_app.core.scoring import Scratch, View, new_scratch, score_context, select_top
+from stream_app.core.revisits import Recent, Row, new_recent, recent_items
+from stream_app.core.scoring import (
+    FORWARD,
+    SOURCES,
+    TWO_HOP,
+    View,
+    Work,
+    add_direct,
+    add_others,
+    add_two_hop,
+    blend,
+    confidence,
+    new_work,
+    place_of,
+    scales,
+)
+from stream_app.core.scoring_select import explain, select_top, use_revisits
 from stream_app.core.tables import ItemTables
+from stream_app.errors import ConfigurationError
 
 LISTS = ("home", "cart")
 HOME, CART = range(2)
@@ -43,25 +60,23 @@ def _context(
     which: int,
     keys: NDArray[np.uint64],
     slots: NDArray[np.int32],
-    items: NDArray[np.uint64],
-    counts: NDArray[np.int64],
+    recent: Recent,
     context: NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Nodes that candidates are drawn from, newest first; how many, and how many of the session."""
+    """Nodes that candidates are drawn from, newest first; how many, and how many may come back.
+
+    The last items of earlier sessions fill what the current one leaves free: half of a shop's
+    sessions are too short to say what they are about.
+    """
     if which == CART:
         n = signed(user.cart_n)
         for k in range(n):
             context[k] = find(keys, slots, user.cart_item[n - 1 - k])
-        return n, np.int64(0)
-    end = signed(user.ring_n)
-    first = end - signed(user.session_n)
-    session_n = distinct_items(user.ring_item, first, end, items, counts)
-    n = session_n
-    if session_n == 0:  # a new session starts from what the last ones were about
-        n = distinct_items(user.ring_item, 0, end, items, counts)
+        return n, 0
+    n, _ = recent_items(user, recent)
     for k in range(n):
-        context[k] = find(keys, slots, items[k])
-    return n, session_n
+        context[k] = find(keys, slots, recent.items[k])
+    return n, n
 
 
 @kernel
@@ -71,55 +86,18 @@ def _exclude(
     keys: NDArray[np.uint64],
     slots: NDArray[np.int32],
     exclude_seen: bool,
-    scratch: Scratch,
+    work: Work,
     n: int,
-    scores: NDArray[np.float64],
 ) -> None:
     """Zero the scores of what must not be in the list."""
-    excluded = np.full(RING_MAX + RING_MAX, -1, np.int64)
-    m = 0
-    if which == CART:
-        for k in range(user.cart_n):
-            excluded[m] = find(keys, slots, user.cart_item[k])
-            m += 1
-    if exclude_seen:
-        for k in range(user.ring_n):
-            excluded[m] = find(keys, slots, user.ring_item[k])
-            m += 1
-    for e in range(m):
-        if excluded[e] >= 0 and scratch.stamp[excluded[e]] == scratch.tick[0]:
-            for t in range(n):
-                if scratch.touched[t] == excluded[e]:
-                    scores[t] = 0.0
-                    break
-
-
-@kernel
-def _reasons(
-    view: View,
-    context: NDArray[np.int64],
-    context_n: int,
-    model: Model,
-    chosen: NDArray[np.int64],
-    count: int,
-    because: NDArray[np.int64],
-) -> None:
-    """For each chosen node the context item that points to it most strongly."""
-    strength = np.zeros(len(chosen))
-    for d in range(min(context_n, CONTEXT_MAX)):
-        u = context[d]
-        if u < 0 or view.nodes[u].row < 0 or view.nodes[u].mass <= 0.0:
-            continue
-        row = view.nodes[u].row
-        weight = np.exp(-model.context_decay * d) / np.sqrt(view.nodes[u].mass)
-        for k in range(view.filled[row]):
-            c = view.neighbour[row, k]
-            for i in range(count):
-                if chosen[i] == c:
-                    s = weight * (view.forward[row, k] + view.backward[row, k])
-                    if s > strength[i]:
-                        strength[i] = s
-                        because[i] = u
+    cart_n = signed(user.cart_n) if which == CART else 0
+    seen_n = signed(user.ring_n) if exclude_seen else 0
+    for k in range(cart_n + seen_n):
+        c = find(keys, slots, user.cart_item[k] if k < cart_n else user.ring_item[k - cart_n])
+        if c >= 0:
+            t = place_of(work.place, work.node, c, n)
+            if t < n:
+                work.score[t] = 0.0
 
 
 @kernel
@@ -133,71 +111,89 @@ def rank_batch(
     growth: NDArray[np.float64],
     partition: NDArray[np.void],
     popular: NDArray[np.int64],
-    popularity: NDArray[np.float64],
     model: Model,
+    weights: NDArray[np.float64],
     exclude_seen: bool,
-    scratch: Scratch,
-    work: tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.uint8]],
+    recent: Recent,
+    work: Work,
     out: Lists,
 ) -> None:
     """Fill ``out[i]`` with list ``which[i]`` of ``users[rows[i]]``."""
-    items = np.zeros(RING_MAX, np.uint64)
-    counts = np.zeros(RING_MAX, np.int64)
     context = np.zeros(RING_MAX, np.int64)
-    best, scores, source = work
+    from_tables = weights[: FORWARD + 1].sum() > 0.0
     for i in range(len(rows)):
-        user = users[rows[i]]
-        context_n, session_n = _context(user, which[i], keys, slots, items, counts, context)
-        end = signed(user.ring_n)
-        run = run_length(user.ring_item, end - signed(user.session_n), end)
-        n = score_context(
+        user, g = users[rows[i]], growth[i]
+        context_n, own_n = _context(user, which[i], keys, slots, recent, context)
+        near = context[: min(context_n, CONTEXT_MAX)]
+        direct_n = add_direct(view, near, g, model, work) if from_tables else 0
+        n = add_two_hop(view, direct_n, model, work) if weights[TWO_HOP] > 0.0 else direct_n
+        n = add_others(view, popular, context[:own_n], direct_n, n, g, model, work)
+        sure = confidence(view, near, g, model)
+        factors = scales(n, weights, model.blend_share * sure, work)
+        blend(n, factors, work)
+        use_revisits(view, context, own_n, recent, partition[0], g, model, weights, work, n)
+        _exclude(user, which[i], keys, slots, exclude_seen, work, n)
+        count = select_top(view.nodes, work, n, out.nodes[i], out.scores[i])
+        out.counts[i] = count
+        explain(
             view,
-            context,
-            counts,
-            context_n,
-            session_n,
-            signed(user.session_events),
-            run,
-            partition[0],
-            popular,
-            popularity,
-            growth[i],
+            near,
+            context[:own_n],
+            factors,
             model,
-            scratch,
-            best,
-            scores,
-            source,
-        )
-        _exclude(user, which[i], keys, slots, exclude_seen, scratch, n, scores)
-        out.counts[i] = select_top(
-            view.nodes,
-            scratch.touched,
-            scores,
-            source,
+            work,
             n,
-            out.nodes[i],
+            out.nodes[i, :count],
             out.scores[i],
             out.sources[i],
+            out.because[i],
         )
-        _reasons(view, context, context_n, model, out.nodes[i], out.counts[i], out.because[i])
+
+
+def source_weights(model: Model, sources: Set[str]) -> NDArray[np.float64]:
+    """Weights of :data:`~stream_app.core.scoring.SOURCES`: those left out 0, the blended sum to 1.
+
+    Raises :class:`~stream_app.errors.ConfigurationError` for a name that is none of them.
+
+    >>> source_weights(Model(), {"two_hop", "repeat"}).tolist()
+    [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+    """
+    unknown = sorted(sources - set(SOURCES))
+    if unknown or not sources:
+        raise ConfigurationError(
+            f"sources {', '.join(unknown) or '(none)'}: choose of {', '.join(SOURCES)}"
+        )
+    on = np.array([name in sources for name in SOURCES], np.float64)
+    on[:4] *= (
+        model.weight_direct,
+        model.weight_two_hop,
+        model.weight_forward,
+        model.weight_popular,
+    )
+    on[:4] /= max(on[:4].sum(), 1e-300)
+    return on
 
 
 class Ranker:
-    """Scores batches of customers against one :class:`ItemTables`; owns the work space."""
+    """Scores batches of customers against one :class:`ItemTables`; owns the work space.
 
-    def __init__(self, tables: ItemTables, *, list_size: int, exclude_seen: bool = False) -> None:
+    ``sources`` are names of :data:`~stream_app.core.scoring.SOURCES`, ``None`` for all.
+    """
+
+    def __init__(
+        self,
+        tables: ItemTables,
+        *,
+        list_size: int,
+        exclude_seen: bool = False,
+        sources: Set[str] | None = None,
+    ) -> None:
         self.tables = tables
         self.list_size = list_size
         self.exclude_seen = exclude_seen
-        self._reserve(1024)
-
-    def _reserve(self, nodes: int) -> None:
-        self._scratch = new_scratch(nodes)
-        self._work = (
-            np.zeros(self.tables.model.two_hop_max, np.int32),
-            np.zeros(nodes),
-            np.zeros(nodes, np.uint8),
-        )
+        self._weights = source_weights(tables.model, set(SOURCES) if sources is None else sources)
+        self._recent = new_recent()
+        self._work = new_work(1024, tables.model)
 
     def rank(
         self,
@@ -208,10 +204,10 @@ class Ranker:
         partition: NDArray[np.void],
         popular: Popular,
     ) -> Lists:
-        """Lists ``which (n,) uint8`` of ``users[rows]`` as of event times ``ts (n,)`` in seconds."""
+        """Lists ``which (n,) uint8`` of ``users[rows]`` as of event times ``ts (n,)``, seconds."""
         tables = self.tables
-        if len(self._scratch.stamp) < tables.nodes_n:
-            self._reserve(2 * tables.nodes_n)
+        if len(self._work.place) < tables.nodes_n:
+            self._work = new_work(2 * tables.nodes_n, tables.model)
         n, k = len(rows), self.list_size
         out = Lists(
             np.zeros(n, np.int64),
@@ -220,9 +216,7 @@ class Ranker:
             np.zeros((n, k), np.uint8),
             np.full((n, k), -1, np.int64),
         )
-        view = View(
-            tables.nodes, tables.neighbour, tables.forward, tables.backward, tables.filled
-        )
+        view = View(tables.nodes, tables.neighbour, tables.forward, tables.backward, tables.filled)
         rank_batch(
             view,
             tables.keys,
@@ -233,10 +227,10 @@ class Ranker:
             tables.growths(ts),
             partition,
             popular.nodes,
-            popular.weights,
             tables.model,
+            self._weights,
             self.exclude_seen,
-            self._scratch,
+            self._recent,
             self._work,
             out,
         )

@@ -111,6 +111,13 @@ def merge_transitions(
             if own_y:
                 nodes[y].mass += v
                 row = nodes[y].row
+                if (
+                    d == 0
+                    and y != j
+                    and move.weight > 0.0
+                    and (_column(row, j, neighbour, filled) >= 0)
+                ):
+                    nodes[y].found += g
                 _add(row, j, v, forward, neighbour, forward, backward, filled, nodes)
                 if d == 0 and move.weight > 0.0:
                     nodes[y].out += g

@@ -1,45 +1,64 @@
 """Score candidates for a customer from the item tables: CoStream, one prediction per call.
 
 Direct neighbours of the recent items, neighbours of those (two hops), what followed the current
-item, and popularity are normalised, raised to 0.8 and blended; the current item and the earlier
-items of the session get their own, learned probabilities of coming back.
+item, and popularity are normalised, raised to 3/4 and blended; the customer's own recent items get
+the probability that they come next. Both are comparable, because the blend is scaled by how often
+the tables knew what came after the recent items.
+
+The candidates of one prediction stand in short arrays that stay in the nearest cache; ``place``
+says where, and is never cleared: an entry counts only when the candidate there is the node itself.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel
+from stream_app.core.jit import inlined, kernel
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 
 DIRECT, TWO_HOP, FORWARD, POPULAR, REPEAT, RETURN = range(6)
 SOURCES = ("co_occurrence", "two_hop", "next_item", "popularity", "repeat", "return")
 Row = Any
+Floats = NDArray[np.float32]
+Scales = tuple[Any, Any, Any, Any]
+
+_ZERO = np.float32(0.0)
+_TINY = np.float32(1e-30)  # sums that stand for nothing at all
 
 
-class Scratch(NamedTuple):
-    """Work space of one scorer, one entry per node: accumulators, stamps and the touched nodes."""
+class Work(NamedTuple):
+    """Work space of one scorer: ``place`` per node, everything else per candidate."""
 
-    direct: NDArray[np.float64]
-    two_hop: NDArray[np.float64]
-    forward: NDArray[np.float64]
-    popular: NDArray[np.float64]
-    stamp: NDArray[np.int64]
-    touched: NDArray[np.int32]
-    tick: NDArray[np.int64]
+    place: NDArray[np.int32]
+    node: NDArray[np.int32]
+    direct: Floats
+    two_hop: Floats
+    forward: Floats
+    popular: Floats
+    rarity: Floats  # 1 / sqrt(mass); 0 for items whose masses are not in memory
+    score: Floats
+    strongest: NDArray[np.int64]
+    revisit: Floats  # per recent item of the customer: the probability that it comes next
 
 
-def new_scratch(nodes: int) -> Scratch:
+def new_work(nodes: int, model: Model) -> Work:
     """Work space for up to ``nodes`` items."""
-    return Scratch(
-        np.zeros(nodes),
-        np.zeros(nodes),
-        np.zeros(nodes),
-        np.zeros(nodes),
-        np.zeros(nodes, np.int64),
+    candidates = (
+        (CONTEXT_MAX + model.two_hop_max) * model.neighbours_max + model.popular_max + RING_MAX
+    )
+    return Work(
         np.zeros(nodes, np.int32),
-        np.zeros(1, np.int64),
+        np.zeros(candidates, np.int32),
+        np.zeros(candidates, np.float32),
+        np.zeros(candidates, np.float32),
+        np.zeros(candidates, np.float32),
+        np.zeros(candidates, np.float32),
+        np.zeros(candidates, np.float32),
+        np.zeros(candidates, np.float32),
+        np.zeros(model.two_hop_max, np.int64),
+        np.zeros(RING_MAX, np.float32),
     )
 
 
@@ -48,31 +67,48 @@ class View(NamedTuple):
 
     nodes: NDArray[np.void]
     neighbour: NDArray[np.int32]
-    forward: NDArray[np.float32]
-    backward: NDArray[np.float32]
+    forward: Floats
+    backward: Floats
     filled: NDArray[np.int32]
 
 
-@kernel
-def _touch(scratch: Scratch, node: int, n: int) -> int:
-    if scratch.stamp[node] != scratch.tick[0]:
-        scratch.stamp[node] = scratch.tick[0]
-        scratch.direct[node] = 0.0
-        scratch.two_hop[node] = 0.0
-        scratch.forward[node] = 0.0
-        scratch.popular[node] = 0.0
-        scratch.touched[n] = node
-        n += 1
-    return n
+@inlined
+def place_of(place: NDArray[np.int32], node: NDArray[np.int32], c: int, n: int) -> Any:
+    """Where ``c`` stands among the first ``n`` candidates; ``n`` when it is none."""
+    t = np.int64(place[c])
+    return t if (t < n) & (node[t] == c) else n
 
 
 @kernel
-def _direct(
-    view: View, context: NDArray[np.int64], context_n: int, g: float, model: Model, scratch: Scratch
-) -> int:
+def _weigh(
+    nodes: NDArray[np.void],
+    node: NDArray[np.int32],
+    start: int,
+    n: int,
+    prior: float,
+    rarity: Floats,
+    popular: Floats,
+) -> None:
+    """Rarity and popularity of the candidates from ``start`` on."""
+    for t in range(start, n):
+        item = nodes[node[t]]
+        known = item.known != 0
+        rarity[t] = max(item.mass, 0.0) + prior if known else np.inf
+        # Below, what nobody asked for in months would be a denormal number, and slow.
+        popular[t] = item.popularity if known and item.popularity > 1e-25 else 0.0
+    one = np.float32(1.0)
+    for t in range(start, n):
+        rarity[t] = one / np.sqrt(rarity[t])
+
+
+@kernel
+def add_direct(view: View, context: NDArray[np.int64], g: float, model: Model, work: Work) -> int:
     """S1: decayed cosine of the recent items' neighbours; S3: what followed the current item."""
-    n = 0
-    for d in range(min(context_n, CONTEXT_MAX)):
+    n, first_n = 0, 0
+    node, place = work.node, work.place
+    direct, two_hop, followed = work.direct, work.two_hop, work.forward
+    neighbour, forwards, backwards = view.neighbour, view.forward, view.backward
+    for d in range(len(context)):
         u = context[d]
         if u < 0:
             continue
@@ -80,29 +116,37 @@ def _direct(
         mass = view.nodes[u].mass
         if row < 0 or mass <= 0.0:
             continue
-        weight = np.exp(-model.context_decay * d) / np.sqrt(mass)
+        weight = np.float32(math.exp(-model.context_decay * d) / math.sqrt(mass))
         for k in range(view.filled[row]):
-            c = view.neighbour[row, k]
-            s = view.forward[row, k] + view.backward[row, k]
-            if s <= 0.0 or view.nodes[c].known == 0:
+            forward = forwards[row, k]
+            s = forward + backwards[row, k]
+            if s <= _ZERO:
                 continue
-            n = _touch(scratch, c, n)
-            scratch.direct[c] += weight * s
+            c = neighbour[row, k]
+            t = place_of(place, node, c, n)
+            new = t == n
+            place[c], node[t] = t, c
+            direct[t] = weight * s + (_ZERO if new else direct[t])
+            n += new
             if d == 0:
-                scratch.forward[c] = max(0.0, view.forward[row, k])
+                followed[t] = max(forward, _ZERO)
+        if d == 0:
+            first_n = n
+    two_hop[:n] = _ZERO
+    followed[first_n:n] = _ZERO
+    rarity = work.rarity
+    _weigh(view.nodes, node, 0, n, model.mass_prior * g, rarity, work.popular)
     for t in range(n):
-        c = scratch.touched[t]
-        scratch.direct[c] /= np.sqrt(max(view.nodes[c].mass, 0.0) + model.mass_prior * g)
+        direct[t] *= rarity[t]
     return n
 
 
 @kernel
-def _strongest(values: NDArray[np.float64], touched: NDArray[np.int32], n: int, best: NDArray[np.int32]) -> int:
-    """The nodes with the largest values, descending; ties keep the order they were touched in."""
+def _find_strongest(values: Floats, n: int, best: NDArray[np.int64]) -> int:
+    """Places of the largest values, descending; of equal ones the earlier place comes first."""
     m = 0
     for t in range(n):
-        c = touched[t]
-        v = values[c]
+        v = values[t]
         if m == len(best):
             if v <= values[best[m - 1]]:
                 continue
@@ -111,175 +155,150 @@ def _strongest(values: NDArray[np.float64], touched: NDArray[np.int32], n: int, 
         while at > 0 and values[best[at - 1]] < v:
             best[at] = best[at - 1]
             at -= 1
-        best[at] = c
+        best[at] = t
         m += 1
     return m
 
 
 @kernel
-def _two_hop(
-    view: View, n: int, g: float, model: Model, scratch: Scratch, best: NDArray[np.int32]
-) -> int:
-    """S2: neighbours of the strongest direct neighbours."""
-    m = _strongest(scratch.direct, scratch.touched, n, best[: model.two_hop_max])
+def add_two_hop(view: View, n: int, model: Model, work: Work) -> int:
+    """S2 before its division by the candidate's mass: neighbours of the strongest neighbours."""
+    node, place = work.node, work.place
+    direct, two_hop, followed = work.direct, work.two_hop, work.forward
+    neighbour, forwards, backwards = view.neighbour, view.forward, view.backward
+    direct_n = n
+    m = _find_strongest(work.direct, n, work.strongest)
     for b in range(m):
-        y = best[b]
+        t = work.strongest[b]
+        y = node[t]
         row = view.nodes[y].row
         mass = view.nodes[y].mass
-        if row < 0 or mass <= 0.0:
+        if row < 0 or mass <= 0.0 or direct[t] <= _ZERO:
             continue
-        weight = scratch.direct[y] / mass**0.3
+        weight = np.float32(float(direct[t]) / mass**model.hub_power)
         for k in range(view.filled[row]):
-            c = view.neighbour[row, k]
-            s = view.forward[row, k] + view.backward[row, k]
-            if s <= 0.0 or view.nodes[c].known == 0:
+            s = forwards[row, k] + backwards[row, k]
+            if s <= _ZERO:
                 continue
-            n = _touch(scratch, c, n)
-            scratch.two_hop[c] += weight * s
-    for t in range(n):
-        c = scratch.touched[t]
-        if scratch.two_hop[c] > 0.0:
-            scratch.two_hop[c] /= np.sqrt(max(view.nodes[c].mass, 0.0) + model.mass_prior * g)
+            c = neighbour[row, k]
+            # Without branches: whether a candidate is new is a coin that no processor predicts.
+            t = place_of(place, node, c, n)
+            new = t == n
+            place[c], node[t] = t, c
+            two_hop[t] = weight * s + (_ZERO if new else two_hop[t])
+            n += new
+    direct[direct_n:n] = _ZERO
+    followed[direct_n:n] = _ZERO
     return n
 
 
 @kernel
-def _logit(p: float) -> float:
-    p = min(max(p, 1e-6), 1.0 - 1e-6)
-    return np.log(p / (1.0 - p))
-
-
-@kernel
-def _blend(
-    n: int, model: Model, scratch: Scratch, scores: NDArray[np.float64], source: NDArray[np.uint8]
-) -> None:
-    """G of every touched node, and which source gave the most of it."""
-    sums = np.zeros(4)
-    for t in range(n):
-        c = scratch.touched[t]
-        sums[0] += scratch.direct[c]
-        sums[1] += scratch.two_hop[c]
-        sums[2] += scratch.forward[c]
-        sums[3] += scratch.popular[c]
-    total = (
-        model.weight_direct + model.weight_two_hop + model.weight_forward + model.weight_popular
-    )
-    a0 = model.weight_direct / total / max(sums[0], 1e-300) ** 0.8
-    a1 = model.weight_two_hop / total / max(sums[1], 1e-300) ** 0.8
-    a2 = model.weight_forward / total / max(sums[2], 1e-300) ** 0.8
-    a3 = model.weight_popular / total / max(sums[3], 1e-300) ** 0.8
-    for t in range(n):
-        c = scratch.touched[t]
-        p0 = a0 * scratch.direct[c] ** 0.8 if scratch.direct[c] > 0.0 else 0.0
-        p1 = a1 * scratch.two_hop[c] ** 0.8 if scratch.two_hop[c] > 0.0 else 0.0
-        p2 = a2 * scratch.forward[c] ** 0.8 if scratch.forward[c] > 0.0 else 0.0
-        p3 = a3 * scratch.popular[c] ** 0.8 if scratch.popular[c] > 0.0 else 0.0
-        scores[t] = p0 + p1 + p2 + p3
-        which, most = DIRECT, p0
-        if p1 > most:
-            which, most = TWO_HOP, p1
-        if p2 > most:
-            which, most = FORWARD, p2
-        if p3 > most:
-            which = POPULAR
-        source[t] = which
-
-
-@kernel
-def score_context(
+def add_others(
     view: View,
-    context: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    context_n: int,
-    session_n: int,
-    length: int,
-    run: int,
-    partition: Row,
     popular: NDArray[np.int64],
-    popularity: NDArray[np.float64],
+    own: NDArray[np.int64],
+    start: int,
+    n: int,
     g: float,
     model: Model,
-    scratch: Scratch,
-    best: NDArray[np.int32],
-    scores: NDArray[np.float64],
-    source: NDArray[np.uint8],
+    work: Work,
 ) -> int:
-    """Candidates in ``scratch.touched[:n]`` with ``scores[:n]`` and ``source[:n]``; returns n.
-
-    ``context`` are the customer's distinct recent items (nodes), newest first, of which the first
-    ``session_n`` belong to the current session and occur ``counts`` times in it.
-    """
-    scratch.tick[0] += 1
-    n = _direct(view, context, context_n, g, model, scratch)
-    n = _two_hop(view, n, g, model, scratch, best)
-    for p in range(len(popular)):
-        if view.nodes[popular[p]].known != 0:
-            n = _touch(scratch, popular[p], n)
-            scratch.popular[popular[p]] = max(popularity[p], 0.0)
-    for d in range(session_n):
-        if context[d] >= 0:
-            n = _touch(scratch, context[d], n)
-    _blend(n, model, scratch, scores, source)
-    if session_n == 0:
-        return n
-    r0 = (partition.repeats + 1.0) / (partition.transitions + 4.0)
+    """Popular items, the customer's own, and the weights of all candidates from ``start`` on."""
+    node, place = work.node, work.place
+    rarity, direct, two_hop, forward = work.rarity, work.direct, work.two_hop, work.forward
+    popular_n = min(len(popular), model.popular_max)
+    for p in range(popular_n + len(own)):
+        c = popular[p] if p < popular_n else own[p - popular_n]
+        if c >= 0 and place_of(place, node, c, n) == n:
+            place[c], node[n] = n, c
+            direct[n] = two_hop[n] = forward[n] = _ZERO
+            n += 1
+    _weigh(view.nodes, node, start, n, model.mass_prior * g, rarity, work.popular)
     for t in range(n):
-        c = scratch.touched[t]
-        for d in range(session_n):
-            if context[d] != c:
-                continue
-            if d == 0:
-                rho = (view.nodes[c].repeats / g + model.repeat_prior * r0) / (
-                    view.nodes[c].out / g + model.repeat_prior
-                )
-                cell = partition.repeat_p[min(length, 6), min(run, 4)]
-                scores[t] = 2.0 / (1.0 + np.exp(-(_logit(rho) + _logit(cell) - _logit(r0))))
-                source[t] = REPEAT
-            else:
-                back = partition.return_p[min(d, 5), min(counts[d], 3), min(session_n, 4)]
-                if back > 0.5 * scores[t]:
-                    source[t] = RETURN
-                scores[t] = 0.5 * scores[t] + back
-            break
+        two_hop[t] *= _flat(rarity[t])  # mass ** -3/8: hubs count a little more than in S1
+        if rarity[t] == _ZERO:
+            forward[t] = _ZERO
     return n
 
 
+@inlined
+def _flat(x: Any) -> Any:
+    """To the power of 3/4, in square roots: four times the speed of a general power."""
+    root = np.sqrt(x)
+    return root * np.sqrt(root)
+
+
 @kernel
-def select_top(
-    nodes: NDArray[np.void],
-    touched: NDArray[np.int32],
-    scores: NDArray[np.float64],
-    source: NDArray[np.uint8],
-    n: int,
-    out_node: NDArray[np.int64],
-    out_score: NDArray[np.float64],
-    out_source: NDArray[np.uint8],
-) -> int:
-    """The ``len(out_node)`` best candidates with a positive score; ties go to the smaller id."""
-    m = 0
+def _total(values: Floats, n: int) -> float:
+    """Sum in eight lanes, which the compiler may add side by side."""
+    lanes = np.zeros(8, np.float32)
+    whole = n - n % 8
+    for t in range(0, whole, 8):
+        for lane in range(8):
+            lanes[lane] += values[t + lane]
+    for t in range(whole, n):
+        lanes[0] += values[t]
+    total = 0.0
+    for lane in range(8):
+        total += float(lanes[lane])
+    return total
+
+
+@kernel
+def _scale(values: Floats, n: int, weight: float) -> Any:
+    """What a value to the power of 3/4 is multiplied with."""
+    total = _total(values, n)
+    return np.float32(weight / total**0.75) if total > _TINY and weight > 0.0 else _ZERO
+
+
+@kernel
+def confidence(view: View, context: NDArray[np.int64], g: float, model: Model) -> float:
+    """How often the tables knew the item that came after the recent ones, nearest counting most."""
+    found, moved = 0.0, 0.0
+    for d in range(len(context)):
+        if context[d] >= 0 and view.nodes[context[d]].known != 0:
+            item = view.nodes[context[d]]
+            weight = math.exp(-model.context_decay * d) / g
+            found += weight * max(item.found, 0.0)
+            moved += weight * max(item.out - item.repeats, 0.0)
+    return (found + model.found_prior * model.found_rate) / (moved + model.found_prior)
+
+
+@kernel
+def scales(n: int, weights: NDArray[np.float64], share: float, work: Work) -> Scales:
+    """Multipliers of the four sources' values to the power of 3/4; together they give ``share``."""
+    return (
+        _scale(work.direct, n, share * weights[DIRECT]),
+        _scale(work.two_hop, n, share * weights[TWO_HOP]),
+        _scale(work.forward, n, share * weights[FORWARD]),
+        _scale(work.popular, n, share * weights[POPULAR]),
+    )
+
+
+@kernel
+def blend(n: int, factors: Scales, work: Work) -> None:
+    """G of every candidate: the sum of scaled values to the power of 3/4."""
+    a, b, c, d = factors
+    direct, two_hop, forward, popular = work.direct, work.two_hop, work.forward, work.popular
+    score = work.score
     for t in range(n):
-        v = scores[t]
-        if v <= 0.0:
-            continue
-        c = touched[t]
-        if m == len(out_node):
-            last = m - 1
-            if v < out_score[last] or (
-                v == out_score[last] and nodes[c].id > nodes[out_node[last]].id
-            ):
-                continue
-            m -= 1
-        at = m
-        while at > 0 and (
-            out_score[at - 1] < v
-            or (out_score[at - 1] == v and nodes[out_node[at - 1]].id > nodes[c].id)
-        ):
-            out_node[at] = out_node[at - 1]
-            out_score[at] = out_score[at - 1]
-            out_source[at] = out_source[at - 1]
-            at -= 1
-        out_node[at] = c
-        out_score[at] = v
-        out_source[at] = source[t]
-        m += 1
-    return m
+        score[t] = (
+            a * _flat(direct[t]) + b * _flat(two_hop[t]) + c * _flat(forward[t])
+        ) + d * _flat(popular[t])
+
+
+@kernel
+def leading_source(t: int, factors: Scales, work: Work) -> int:
+    """Which source gave most of candidate ``t``'s blend."""
+    a, b, c, d = factors
+    parts = (
+        a * _flat(work.direct[t]),
+        b * _flat(work.two_hop[t]),
+        c * _flat(work.forward[t]),
+        d * _flat(work.popular[t]),
+    )
+    which = DIRECT
+    for source in range(1, 4):
+        if parts[source] > parts[which]:
+            which = source
+    return which

@@ -15,6 +15,7 @@ from stream_app.core.model import (
     SEEN_MAX,
     VECTOR_MAX,
 )
+from stream_app.core.revisits import REVISIT_WEIGHTS_N
 from stream_app.errors import SchemaUnknown
 
 USER_SCHEMA = 1
@@ -57,8 +58,6 @@ USER = np.dtype(
 )
 
 STEPS_N = 7
-LENGTHS_N, RUNS_N = 7, 5
-DISTANCES_N, COUNTS_N, DISTINCT_N = 6, 4, 5
 
 PARTITION = np.dtype(
     [
@@ -70,10 +69,8 @@ PARTITION = np.dtype(
         ("skipped", "i8"),  # offsets without a record: control records, aborted, compacted
         ("transitions", "f8"),
         ("repeats", "f8"),
-        ("repeat_p", "f8", (LENGTHS_N, RUNS_N)),
-        ("repeat_n", "f8", (LENGTHS_N, RUNS_N)),
-        ("return_p", "f8", (DISTANCES_N, COUNTS_N, DISTINCT_N)),
-        ("return_n", "f8", (DISTANCES_N, COUNTS_N, DISTINCT_N)),
+        ("revisit_weights", "f4", (REVISIT_WEIGHTS_N,)),
+        ("revisit_squares", "f4", (REVISIT_WEIGHTS_N,)),  # of the gradients so far
         ("step_counts", "f8", (STEPS_N, STEPS_N)),
     ],
     align=True,

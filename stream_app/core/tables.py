@@ -32,10 +32,12 @@ ITEM = np.dtype(
         ("mass", "f8"),
         ("out", "f8"),
         ("repeats", "f8"),
+        ("found", "f8"),
         ("popularity", "f8"),
     ]
 )
 NEIGHBOUR = np.dtype([("id", "u8"), ("forward", "f4"), ("backward", "f4")])
+_PAIR_SUMS = ("mass", "out", "repeats", "found")  # decayed with the half-life of pairs
 _HEADER_WORDS = ITEM.itemsize // 8
 _ENTRY_WORDS = NEIGHBOUR.itemsize // 8
 
@@ -113,7 +115,7 @@ class ItemTables:
     def _move(self, pair: int, popularity: int) -> None:
         if pair > self.pair_landmark:
             factor = _factor(self.pair_landmark - pair)
-            for name in ("mass", "out", "repeats"):
+            for name in _PAIR_SUMS:
                 self.nodes[name] *= factor
             self.forward *= np.float32(factor)
             self.backward *= np.float32(factor)
@@ -249,7 +251,7 @@ class ItemTables:
         absent = np.array(
             [node for node, blob in zip(nodes.tolist(), blobs, strict=True) if not blob], np.int64
         )
-        for name in ("mass", "out", "repeats", "popularity"):
+        for name in (*_PAIR_SUMS, "popularity"):
             self.nodes[name][absent] = 0.0
         self.filled[self.nodes["row"][absent]] = 0
         self.nodes["known"][nodes] = 1
@@ -273,7 +275,7 @@ class ItemTables:
         # Blobs of the future move our landmarks; older ones are rescaled, exactly.
         self._move(int(header["pair_landmark"].max()), int(header["popularity_landmark"].max()))
         factor = _factors(header["pair_landmark"] - self.pair_landmark)
-        for name in ("mass", "out", "repeats"):
+        for name in _PAIR_SUMS:
             self.nodes[name][nodes] = header[name] * factor
         self.nodes["popularity"][nodes] = header["popularity"] * _factors(
             header["popularity_landmark"] - self.popularity_landmark
@@ -315,7 +317,7 @@ class ItemTables:
         header["neighbours_n"] = self.filled[node["row"]]
         header["pair_landmark"] = self.pair_landmark
         header["popularity_landmark"] = self.popularity_landmark
-        for name in ("mass", "out", "repeats", "popularity"):
+        for name in (*_PAIR_SUMS, "popularity"):
             header[name] = node[name]
         names = [self.names[n].encode() for n in nodes.tolist()]
         header["name_bytes"] = [len(name) for name in names]

@@ -1,0 +1,142 @@
+"""The end of scoring: the customer's own items, the best candidates, and the reasons for them."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.jit import kernel
+from stream_app.core.model import Model
+from stream_app.core.revisits import Recent, Row, revisit_logit
+from stream_app.core.scoring import (
+    REPEAT,
+    RETURN,
+    Scales,
+    View,
+    Work,
+    leading_source,
+    place_of,
+)
+
+
+@kernel
+def _log_odds(p: float) -> float:
+    p = min(max(p, 1e-6), 1.0 - 1e-6)
+    return math.log(p / (1.0 - p))
+
+
+@kernel
+def _repeat_log_odds(item: Row, partition: Row, g: float, model: Model) -> float:
+    """How much more than others this item is followed by itself."""
+    usual = (partition.repeats + 1.0) / (partition.transitions + 4.0)
+    rate = (item.repeats / g + model.repeat_prior * usual) / (item.out / g + model.repeat_prior)
+    return _log_odds(rate) - _log_odds(usual)
+
+
+@kernel
+def use_revisits(
+    view: View,
+    context: NDArray[np.int64],
+    own_n: int,
+    recent: Recent,
+    partition: Row,
+    g: float,
+    model: Model,
+    weights: NDArray[np.float64],
+    work: Work,
+    n: int,
+) -> None:
+    """Give the current item and the earlier ones the probability that they come next."""
+    learned = partition.revisit_weights
+    revisit, score, place, node = work.revisit, work.score, work.place, work.node
+    for q in range(own_n):
+        revisit[q] = 0.0
+        if context[q] < 0 or weights[REPEAT if q == 0 else RETURN] == 0.0:
+            continue
+        z = revisit_logit(recent.categories, q, learned)
+        share = model.return_share
+        if q == 0:
+            z += _repeat_log_odds(view.nodes[context[0]], partition, g, model)
+            share = 0.0
+        t = place_of(place, node, context[q], n)
+        revisit[q] = 1.0 / (1.0 + math.exp(-z))
+        score[t] = float(revisit[q]) + share * float(score[t])
+
+
+@kernel
+def select_top(
+    nodes: NDArray[np.void],
+    work: Work,
+    n: int,
+    chosen: NDArray[np.int64],
+    scores: NDArray[np.float64],
+) -> int:
+    """The best candidates with a positive score; ties go to the smaller id. Returns how many."""
+    m, size = 0, len(chosen)
+    score, node = work.score, work.node
+    least = np.float32(0.0)
+    for t in range(n):
+        v = score[t]
+        if v < least or v <= np.float32(0.0):
+            continue
+        c = node[t]
+        if m == size:
+            if v == least and nodes[c].id > nodes[chosen[m - 1]].id:
+                continue
+            m -= 1
+        at = m
+        while at > 0 and (
+            scores[at - 1] < v or (scores[at - 1] == v and nodes[chosen[at - 1]].id > nodes[c].id)
+        ):
+            chosen[at] = chosen[at - 1]
+            scores[at] = scores[at - 1]
+            at -= 1
+        chosen[at] = c
+        scores[at] = v
+        m += 1
+        if m == size:
+            least = np.float32(scores[m - 1])
+    return m
+
+
+@kernel
+def explain(
+    view: View,
+    near: NDArray[np.int64],
+    own: NDArray[np.int64],
+    factors: Scales,
+    model: Model,
+    work: Work,
+    n: int,
+    chosen: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    sources: NDArray[np.uint8],
+    because: NDArray[np.int64],
+) -> None:
+    """For each chosen node its leading source, and the ``near`` item that points to it most."""
+    place = work.place
+    for i in range(len(chosen)):
+        t = place_of(place, work.node, chosen[i], n)
+        sources[i] = leading_source(t, factors, work)
+    strength = np.zeros(len(chosen))
+    # From here on ``place`` finds the chosen ones: the candidates are done with.
+    for i in range(len(chosen)):
+        place[chosen[i]] = i
+    for q in range(len(own)):
+        i = place[own[q]] if own[q] >= 0 else len(chosen)
+        if i < len(chosen) and chosen[i] == own[q] and 2.0 * work.revisit[q] > scores[i]:
+            sources[i] = REPEAT if q == 0 else RETURN
+    for d in range(len(near)):
+        u = near[d]
+        if u < 0 or view.nodes[u].row < 0 or view.nodes[u].mass <= 0.0:
+            continue
+        row = view.nodes[u].row
+        weight = math.exp(-model.context_decay * d) / math.sqrt(view.nodes[u].mass)
+        for k in range(view.filled[row]):
+            c = view.neighbour[row, k]
+            i = place[c]
+            if i < len(chosen) and chosen[i] == c:
+                s = weight * float(view.forward[row, k] + view.backward[row, k])
+                if s > strength[i]:
+                    strength[i] = s
+                    because[i] = u
