@@ -6,14 +6,13 @@ Committed with the state as one outbox, published after.
 from typing import NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from stream_app.codec import ListsBlock, Transitions, encode_transitions
 from stream_app.core.learn import ERASED, TRANSITION, Learned
 from stream_app.core.ranking import Lists
 from stream_app.events import EventBatch
-from stream_app.profiles import profile_of
+from stream_app.profiles import profiles_json
 
 
 class Ranked(NamedTuple):
@@ -85,15 +84,13 @@ def changed_profiles(
     events: EventBatch,
 ) -> list[tuple[str, bytes]]:
     """Profiles of the customers who began a session or bought something."""
-    changed = (users[["sessions", "purchases"]] != before) & (users["events"] > 0)
-    first = dict(zip(rows[::-1].tolist(), range(len(rows) - 1, -1, -1), strict=True))
-    return [
-        (
-            events.customers[first[row]],
-            orjson.dumps({"user_id": events.customers[first[row]]} | profile_of(users[row])),
-        )
-        for row in np.flatnonzero(changed).tolist()
-    ]
+    changed = np.flatnonzero(
+        (users["events"] > 0)
+        & ((users["sessions"] != before["sessions"]) | (users["purchases"] != before["purchases"]))
+    )
+    _, first = np.unique(rows, return_index=True)  # each customer is in the batch
+    customers = [events.customers[k] for k in first[changed].tolist()]
+    return list(zip(customers, profiles_json(users[changed], customers), strict=True))
 
 
 def erased_customers(

@@ -1,30 +1,53 @@
-"""A customer's profile, read from their state."""
+"""Customers' profiles, read from their states: what ``profile:<user_id>`` holds."""
 
-from typing import Any
+from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.codec import json_text
 from stream_app.core.journey import STEPS
 
+_STEPS = [json_text(step) for step in STEPS]
+_TEMPLATE = (
+    b'{"user_id":%b,"anonymous":%b,"step":%b,"previous_step":%b,"entered_at":%.3f,'
+    b'"last_seen":%.3f,"session_start":%.3f,"events":%d,"sessions":%d,"purchases":%d,'
+    b'"monetary":%.2f,"cart_items":%d,"bought_items":%d,"recent_items":%d}'
+)
+_NUMBERS = (
+    "entered_at",
+    "last_ts",
+    "session_start",
+    "events",
+    "sessions",
+    "purchases",
+    "monetary",
+    "cart_n",
+    "bought_n",
+    "ring_n",
+)
 
-def profile_of(user: Any) -> dict[str, Any]:
-    """Recency, frequency, monetary value and journey of one ``USER`` record.
+
+def profiles_json(users: NDArray[np.void], customers: Sequence[str]) -> list[bytes]:
+    """JSON profiles of ``(n,) USER`` records: recency, frequency, monetary value and journey.
 
     Times are unix seconds; items are counted, not named: their ids are hashes in the state.
     """
-    return {
-        "anonymous": bool(user["anonymous"]),
-        "step": STEPS[int(user["step"])],
-        "previous_step": STEPS[int(user["previous_step"])],
-        "entered_at": float(user["entered_at"]),
-        "last_seen": float(user["last_ts"]),
-        "session_start": float(user["session_start"]),
-        "events": int(user["events"]),
-        "sessions": int(user["sessions"]),
-        "purchases": int(user["purchases"]),
-        "monetary": round(float(user["monetary"]), 2),
-        "cart_items": int(user["cart_n"]),
-        "bought_items": int(user["bought_n"]),
-        "recent_items": int(user["ring_n"]),
-        "vector": [
-            round(float(weight), 4) for weight in user["vector_weight"][: int(user["vector_n"])]
-        ],
-    }
+    return [
+        _TEMPLATE
+        % (
+            json_text(customer),
+            b"true" if anonymous else b"false",
+            _STEPS[step],
+            _STEPS[previous],
+            *numbers,
+        )
+        for customer, anonymous, step, previous, *numbers in zip(
+            customers,
+            users["anonymous"].tolist(),
+            users["step"].tolist(),
+            users["previous_step"].tolist(),
+            *(users[name].tolist() for name in _NUMBERS),
+            strict=True,
+        )
+    ]

@@ -14,7 +14,7 @@ from stream_app.core.state import decode_users
 from stream_app.errors import StreamAppError
 from stream_app.hashing import stable_hash
 from stream_app.ports import USERS
-from stream_app.profiles import profile_of
+from stream_app.profiles import profiles_json
 from stream_app.settings import Settings
 from stream_app.worker import redis_store
 
@@ -62,7 +62,7 @@ def register(app: Any, settings: Settings) -> None:
         """Show what is known of USER, as JSON."""
         store = redis_store(settings)
         try:
-            plain(orjson.dumps(await _profile(store, settings, user)).decode())
+            plain(await _profile(store, settings, user))
         finally:
             await store.close()
 
@@ -75,13 +75,13 @@ def register(app: Any, settings: Settings) -> None:
     app.command(click.argument("user"))(command(profile))
 
 
-async def _profile(store: RedisStore, settings: Settings, user: str) -> dict[str, Any]:
+async def _profile(store: RedisStore, settings: Settings, user: str) -> str:
     partition = partition_of(user.encode(), settings.clickstream_partitions)
     for anonymous in (0, 1):
         ids = np.array([stable_hash(user, anonymous)], np.uint64)
         (blob,) = await store.load(USERS, [partition], [ids[0].tobytes()])
         if blob:
-            return {"user_id": user} | profile_of(decode_users(ids, [blob])[0])
+            return profiles_json(decode_users(ids, [blob]), [user])[0].decode()
     raise StreamAppError(f"customer {user!r} is not known: none of their events was applied yet")
 
 
