@@ -25,6 +25,7 @@ app = make_app(
     limits=Limits(
         batch_records_max=settings.batch_events_max,
         drain_timeout_s=settings.drain_timeout_s,
+        session_timeout_s=settings.session_timeout_s,
     ),
     web_host=settings.web_host,
     web_port=settings.web_port,

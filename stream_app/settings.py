@@ -77,6 +77,9 @@ class Settings(BaseModel):
     drain_timeout_s: float = Field(
         20.0, gt=0, le=600, description="seconds to finish work at SIGTERM"
     )
+    session_timeout_s: float = Field(
+        10.0, ge=6, le=25, description="silent seconds until a worker's partitions go to others"
+    )
 
     web_host: str = Field("127.0.0.1", description="address of the worker's web server")
     web_port: int = Field(6066, ge=1, le=65535, description="port of the worker's web server")
