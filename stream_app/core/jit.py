@@ -16,11 +16,27 @@ except ImportError:  # pragma: no cover - a dependency; the plain path is tested
     _PLAIN = True
 
 
+def _get_field(record: Any, name: str) -> Any:
+    names = np.void.__getattribute__(record, "dtype").names
+    return record[name] if name in names else np.void.__getattribute__(record, name)
+
+
+def _set_field(record: Any, name: str, value: Any) -> None:
+    record[name] = value
+
+
+# A record whose fields are attributes, as numba has them, also one named like a method. Made by
+# hand: numpy's types call the class final, numpy itself does not.
+_Record: Any = type(
+    "_Record", (np.void,), {"__getattribute__": _get_field, "__setattr__": _set_field}
+)
+
+
 def _readable(value: Any) -> Any:
-    """Records of a structured array by attribute, as numba reads them; the memory is shared."""
+    """Structured arrays as arrays of :class:`_Record`; the memory is shared."""
     if isinstance(value, np.ndarray):
-        if value.dtype.names is not None and not isinstance(value, np.recarray):
-            return value.view(np.recarray)
+        if value.dtype.names is not None and value.dtype.type is not _Record:
+            return value.view(np.dtype((_Record, value.dtype)))
         return value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(_readable, value))

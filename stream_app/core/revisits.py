@@ -35,7 +35,7 @@ for _name, _class in {
 
 _AGES_S = np.array([10.0, 60.0, 300.0, 1800.0, 6 * 3600.0, 48 * 3600.0, 10 * 86400.0])
 _AGES_N = len(_AGES_S) + 1
-_LENGTHS_N, _RUNS_N, _PLACES_N, _TIMES_N, _DISTINCT_N = 7, 5, 8, 4, 5
+_LENGTHS_N, _RUNS_N, _PLACES_N, _TIMES_N, _DISTINCT_N = 7, 5, 7, 3, 5
 _REPEATS_N, _RETURNS_N = 4, 4
 
 # Blocks of weights. Those of the current item and of earlier ones are apart: the factor of two.
@@ -148,7 +148,7 @@ def recent_items(user: Row, recent: Recent) -> tuple[int, int]:
         if q == 0:
             category[0] = length * _RUNS_N + min(run, _RUNS_N - 1)
         else:
-            shape = min(q, _PLACES_N - 1) * _TIMES_N + min(recent.times[q], _TIMES_N - 1)
+            shape = (min(q, _PLACES_N) - 1) * _TIMES_N + min(recent.times[q], _TIMES_N) - 1
             shape = shape * _DISTINCT_N + min(distinct, _DISTINCT_N - 1)
             category[0] = _EARLIER + shape * 2 + inside
         own = _CLASS[user.ring_kind[recent.last[q]] & _KIND_BITS]

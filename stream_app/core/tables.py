@@ -38,6 +38,7 @@ ITEM = np.dtype(
 )
 NEIGHBOUR = np.dtype([("id", "u8"), ("forward", "f4"), ("backward", "f4")])
 _PAIR_SUMS = ("mass", "out", "repeats", "found")  # decayed with the half-life of pairs
+_GROWTH_STEPS_MAX = 1000.0  # tables that have learned nothing yet stand at landmark 0, in 1970
 _HEADER_WORDS = ITEM.itemsize // 8
 _ENTRY_WORDS = NEIGHBOUR.itemsize // 8
 
@@ -131,7 +132,7 @@ class ItemTables:
     def growths(self, ts: NDArray[np.float64]) -> NDArray[np.float64]:
         """:meth:`growth` of ``(n,)`` times."""
         steps = ts / self.model.pair_half_life_s - LANDMARK_HALF_LIVES * self.pair_landmark
-        return np.exp2(steps)
+        return np.exp2(np.minimum(steps, _GROWTH_STEPS_MAX))
 
     def popularity_growth(self, ts: float) -> float:
         """What a weight of one at ``ts`` counts in the units of popularity."""
@@ -351,7 +352,8 @@ def landmark_of(ts: float, half_life_s: float) -> int:
 
 
 def _growth(ts: float, landmark: int, half_life_s: float) -> float:
-    return float(2.0 ** (ts / half_life_s - LANDMARK_HALF_LIVES * landmark))
+    steps = ts / half_life_s - LANDMARK_HALF_LIVES * landmark
+    return float(2.0 ** min(steps, _GROWTH_STEPS_MAX))
 
 
 def _factor(steps: int) -> float:

@@ -1,0 +1,95 @@
+"""A small world to score: random logs learned by the real code, read back as dense matrices."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.learn import EVENT
+from stream_app.core.model import KIND, Model
+from stream_app.core.ranking import Lists, Popular, Ranker
+from stream_app.core.state import decode_users
+from stream_app.core.tables import ItemTables
+from tests.core.logs import START_S, Related, Stream
+
+Matrix = NDArray[np.float64]
+
+
+def item_id(number: int) -> int:
+    """A well-spread 64-bit id."""
+    return (number + 1) * 0x9E3779B97F4A7C15 % 2**64
+
+
+class World(NamedTuple):
+    """Customers ``users (n,)`` and the item tables after one log."""
+
+    users: NDArray[np.void]
+    partition: NDArray[np.void]
+    tables: ItemTables
+    popular: Popular
+
+    def rank(
+        self,
+        *,
+        size: int = 20,
+        exclude_seen: bool = False,
+        which: int = 0,
+        sources: frozenset[str] | None = None,
+    ) -> Lists:
+        """Lists of all customers as of their last event."""
+        ranker = Ranker(self.tables, list_size=size, exclude_seen=exclude_seen, sources=sources)
+        n = len(self.users)
+        return ranker.rank(
+            self.users,
+            np.arange(n),
+            np.full(n, which, np.uint8),
+            self.users["last_ts"],
+            self.partition,
+            self.popular,
+        )
+
+
+def world(seed: int, *, events: int = 600, items: int = 80, customers: int = 12) -> World:
+    """Learn a random log: items near each other follow each other, some kinds of events each."""
+    rng = np.random.default_rng(seed)
+    log = np.zeros(events, EVENT)
+    who = rng.integers(1, customers + 1, events)
+    walk = np.zeros(customers + 1, np.int64)
+    now = START_S
+    for k, c in enumerate(who.tolist()):
+        now += float(rng.choice([5.0, 40.0, 900.0, 5000.0]))
+        walk[c] = (walk[c] + rng.choice([-2, -1, 0, 0, 1, 1, 3, 17])) % items
+        log[k]["customer"], log[k]["item"] = c, item_id(int(walk[c]))
+        log[k]["ts"], log[k]["offset"] = now, k
+        log[k]["kind"] = KIND[str(rng.choice(["view", "view", "view", "add_to_cart", "purchase"]))]
+    stream, related = Stream(), Related(Model())
+    for part in np.array_split(log, 7):
+        related.merge(stream.learn(part).transitions)
+    ids = np.array(sorted(stream.blobs), np.uint64)
+    tables = related.tables
+    return World(
+        decode_users(ids, [stream.blobs[key] for key in ids.tolist()]),
+        stream.partition,
+        tables,
+        most_popular(tables),
+    )
+
+
+def most_popular(tables: ItemTables) -> Popular:
+    """The items of highest popularity, ties by id."""
+    nodes = tables.nodes[: tables.nodes_n]
+    order = np.lexsort((nodes["id"], -nodes["popularity"]))[: tables.model.popular_max]
+    return Popular(order.astype(np.int64), nodes["popularity"][order])
+
+
+def pair_weights(tables: ItemTables) -> tuple[Matrix, Matrix]:
+    """Forward and backward weights of the neighbour tables as dense (items, items) matrices."""
+    n = tables.nodes_n
+    forward, backward = np.zeros((n, n)), np.zeros((n, n))
+    for node in range(n):
+        row = tables.nodes["row"][node]
+        filled = tables.filled[row]
+        at = tables.neighbour[row, :filled]
+        forward[node, at] = tables.forward[row, :filled]
+        backward[node, at] = tables.backward[row, :filled]
+    return forward, backward
