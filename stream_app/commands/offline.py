@@ -35,22 +35,31 @@ def register(app: Any, settings: Settings) -> None:
 
     async def evaluate(
         train: str,
-        test: str,
+        test: str | None,
+        split: float,
         protocol: str,
         group: str | None,
         k: int,
         targets: str | None,
+        sources: str | None,
+        compare: bool,
         exclude_seen: bool,
         json_only: bool,
     ) -> None:
         """Replay TRAIN then TEST through the pipeline and rank what customers did next."""
-        tables = read_events(Path(train)), read_events(Path(test))
+        learned = read_events(Path(train))
+        if test is None:
+            tables = evaluation.split_by_time(learned, split)
+        else:
+            tables = learned, read_events(Path(test))
         question = evaluation.Question(
             protocol,
             evaluation.group_of(*tables, group),
             k,
             evaluation.targets_of(targets),
             exclude_seen,
+            evaluation.sources_of(sources),
+            compare,
         )
         result = await evaluation.evaluate(*tables, question, settings)
         if not json_only:
@@ -74,13 +83,23 @@ def register(app: Any, settings: Settings) -> None:
         click.option("--test", type=_FILE, required=True, help="File to measure on."),
     )
     app.command(
-        *files,
+        click.option("--train", type=_FILE, required=True, help="File to learn from."),
+        click.option("--test", type=_FILE, help="File to measure on; default: --split TRAIN."),
+        click.option(
+            "--split",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            default=0.8,
+            show_default=True,
+            help="Without --test: the share of TRAIN, by time, to learn from.",
+        ),
         click.option("--protocol", type=click.Choice(evaluation.PROTOCOLS), default="live"),
         click.option(
             "--group", default=None, help="session_id or user_id; default: what is there."
         ),
         click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
         click.option("--targets", default=None, help="Event types to predict, comma-separated."),
+        click.option("--sources", default=None, help="Blend only these sources, comma-separated."),
+        click.option("--compare", is_flag=True, help="Also measure every source alone."),
         click.option("--exclude-seen", is_flag=True, help="Recommend no item seen recently."),
         _JSON,
     )(command(evaluate))
@@ -100,8 +119,10 @@ def _print(result: dict[str, Any]) -> None:
             shown += f"  (95 %: {interval[0]:.4f} … {interval[1]:.4f})"
         table.add_row(name, shown)
     console.print(table)
-    for part in ("by_step", "by_event"):
+    for part in ("by_step", "by_event", "by_source"):
         split = Table(part.removeprefix("by_"), "n", "hit_rate", "mrr")
         for label, row in result[part].items():
-            split.add_row(label, str(row["n"]), f"{row['hit_rate']:.4f}", f"{row['mrr']:.4f}")
+            split.add_row(
+                label, str(row.get("n", result["n"])), f"{row['hit_rate']:.4f}", f"{row['mrr']:.4f}"
+            )
         console.print(split)

@@ -1,9 +1,9 @@
 """The worker's pipeline on the memory adapters: one partition, no servers, event by event."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
@@ -12,18 +12,21 @@ from stream_app.core.model import Model
 from stream_app.core.ranking import HOME, Ranker
 from stream_app.core.state import decode_users
 from stream_app.hashing import stable_hash
-from stream_app.offline.eventfile import EventTable
 from stream_app.ports import USERS, RawBatch
 from stream_app.settings import Settings
-
-BATCH_EVENTS = 1_000
 
 
 class Engine:
     """LEARN and RELATE in this process; every batch is related before the next one is learned."""
 
     def __init__(
-        self, settings: Settings, *, list_size: int, exclude_seen: bool, model: Model | None = None
+        self,
+        settings: Settings,
+        *,
+        list_size: int,
+        exclude_seen: bool,
+        sources: Sequence[frozenset[str] | None] = (None,),
+        model: Model | None = None,
     ) -> None:
         self._settings = settings.model_copy(
             update={
@@ -43,9 +46,15 @@ class Engine:
             clock=time.time,
             model=model,
         )
-        self._ranker = Ranker(
-            self.stages.items.tables, list_size=list_size, exclude_seen=exclude_seen
-        )
+        self._rankers = [
+            Ranker(
+                self.stages.items.tables,
+                list_size=list_size,
+                exclude_seen=exclude_seen,
+                sources=chosen,
+            )
+            for chosen in sources
+        ]
         self.stages.learn.serving = False
         self._offset = 0
 
@@ -78,26 +87,24 @@ class Engine:
         if relate and len(batch):
             await self.stages.relate.process(batch)
 
-    async def learn(self, events: EventTable, rows: NDArray[np.int64]) -> None:
-        """Apply many rows in batches."""
-        for start in range(0, len(rows), BATCH_EVENTS):
-            chunk = rows[start : start + BATCH_EVENTS].tolist()
-            await self.apply([orjson.dumps(events.row(row)) for row in chunk])
-
-    async def predict(self, customer: str, *, anonymous: bool, ts: float) -> NDArray[np.uint64]:
-        """Item ids for a customer who comes back at ``ts``, best first."""
+    async def predict(
+        self, customer: str, *, anonymous: bool, ts: float
+    ) -> list[NDArray[np.uint64]]:
+        """Item ids for a customer who comes back at ``ts``, best first; a list per ``sources``."""
         ids = np.array([stable_hash(customer, int(anonymous))], np.uint64)
         users = decode_users(ids, await self._store.load(USERS, [0], [ids[0].tobytes()]))
         items = self.stages.items
-        lists = self._ranker.rank(
-            users,
-            np.zeros(1, np.int64),
-            np.full(1, HOME, np.uint8),
-            np.array([ts]),
-            self.stages.learn.owned[0].partition,
-            items.popular(),
-        )
-        found: NDArray[np.uint64] = items.tables.nodes["id"][lists.nodes[0, : lists.counts[0]]]
+        found = []
+        for ranker in self._rankers:
+            lists = ranker.rank(
+                users,
+                np.zeros(1, np.int64),
+                np.full(1, HOME, np.uint8),
+                np.array([ts]),
+                self.stages.learn.owned[0].partition,
+                items.popular(),
+            )
+            found.append(items.tables.nodes["id"][lists.nodes[0, : lists.counts[0]]])
         return found
 
     async def step_of(self, customer: str, *, anonymous: bool) -> int:

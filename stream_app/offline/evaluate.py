@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stream_app.core import metrics
 from stream_app.core.journey import STEPS
 from stream_app.core.model import KIND, KIND_WEIGHTS, Model
+from stream_app.core.scoring import SOURCES
 from stream_app.errors import ConfigurationError, EventFileError
 from stream_app.hashing import stable_hash
 from stream_app.offline.engine import Engine
@@ -37,6 +38,7 @@ class Predictions:
     kinds: list[str] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     lists: list[NDArray[np.uint64]] = field(default_factory=list)
+    single_ranks: list[list[int]] = field(default_factory=list)  # of each source alone
     seconds: float = 0.0
 
 
@@ -49,6 +51,24 @@ class Question:
     k: int
     targets: frozenset[str]
     exclude_seen: bool
+    sources: frozenset[str] | None = None  # None: all of them
+    compare: bool = False  # also each source alone
+
+    def variants(self) -> list[frozenset[str] | None]:
+        """What to rank with: the wanted blend first, then single sources."""
+        alone = SOURCES if self.sources is None else sorted(self.sources)
+        return [self.sources, *(frozenset({name}) for name in alone if self.compare)]
+
+
+def sources_of(text: str | None) -> frozenset[str] | None:
+    """Names of sources in a comma-separated list; nothing means all."""
+    if not text:
+        return None
+    names = frozenset(name.strip() for name in text.split(","))
+    if names - set(SOURCES):
+        unknown = ", ".join(sorted(names - set(SOURCES)))
+        raise ConfigurationError(f"--sources {unknown}: choose of {', '.join(SOURCES)}")
+    return names
 
 
 def targets_of(text: str | None) -> frozenset[str]:
@@ -97,6 +117,12 @@ def _value(events: EventTable, row: int, group: str) -> bytes:
     return orjson.dumps(event)
 
 
+def split_by_time(events: EventTable, share: float) -> tuple[EventTable, EventTable]:
+    """The first ``share`` of the events to learn from, the rest to test on."""
+    cut = round(len(events) * share)
+    return events.part(0, cut), events.part(cut, len(events))
+
+
 async def evaluate(
     train: EventTable,
     test: EventTable,
@@ -105,7 +131,13 @@ async def evaluate(
     model: Model | None = None,
 ) -> dict[str, Any]:
     """Measures of the model on ``test`` after learning ``train``; keys as ``evaluate`` prints."""
-    engine = Engine(settings, list_size=question.k, exclude_seen=question.exclude_seen, model=model)
+    engine = Engine(
+        settings,
+        list_size=question.k,
+        exclude_seen=question.exclude_seen,
+        sources=question.variants(),
+        model=model,
+    )
     await engine.start()
     known: Counter[int] = Counter()
     groups: set[str] = set()
@@ -132,10 +164,10 @@ async def _test(
         item = stable_hash(test.item_id[row] or "")
         if who in groups and kind in question.targets:
             started = time.perf_counter()
-            found = await engine.predict(who, anonymous=anonymous, ts=float(test.ts[row]))
+            found, *single = await engine.predict(who, anonymous=anonymous, ts=float(test.ts[row]))
             predictions.seconds += time.perf_counter() - started
-            at = np.flatnonzero(found == item)
-            predictions.ranks.append(int(at[0]) + 1 if len(at) else 0)
+            predictions.ranks.append(_rank(found, item))
+            predictions.single_ranks.append([_rank(other, item) for other in single])
             predictions.groups.append(who)
             predictions.kinds.append(kind)
             predictions.steps.append(await engine.step_of(who, anonymous=anonymous))
@@ -144,6 +176,11 @@ async def _test(
         known[item] += 1
         await engine.apply([_value(test, row, question.group)], relate=live)
     return predictions
+
+
+def _rank(found: NDArray[np.uint64], item: int) -> int:
+    at = np.flatnonzero(found == item)
+    return int(at[0]) + 1 if len(at) else 0
 
 
 def _report(predictions: Predictions, question: Question, known: Counter[int]) -> dict[str, Any]:
@@ -176,6 +213,7 @@ def _report(predictions: Predictions, question: Question, known: Counter[int]) -
         "gini": metrics.gini(metrics.recommended_counts(lists, len(index))),
         "items": len(index),
         "by_step": _by(predictions, [STEPS[step] for step in predictions.steps], question.k),
+        "by_source": _by_source(predictions, question),
         "by_event": _by(predictions, predictions.kinds, question.k),
         "predictions_per_second": n / max(predictions.seconds, 1e-9),
     }
@@ -183,6 +221,15 @@ def _report(predictions: Predictions, question: Question, known: Counter[int]) -
 
 def _interval(values: NDArray[np.float64], groups: list[str]) -> list[float]:
     return list(metrics.bootstrap_interval(values, groups, seed=BOOTSTRAP_SEED))
+
+
+def _by_source(predictions: Predictions, question: Question) -> dict[str, dict[str, float]]:
+    singles = question.variants()[1:]
+    ranks = np.array(predictions.single_ranks, np.int64)
+    return {
+        next(iter(source or ())): metrics.summary(ranks[:, column], question.k)
+        for column, source in enumerate(singles)
+    }
 
 
 def _by(predictions: Predictions, labels: list[str], k: int) -> dict[str, dict[str, float]]:

@@ -79,6 +79,22 @@ class EventTable:
     def __len__(self) -> int:
         return len(self.event)
 
+    def part(self, start: int, end: int) -> "EventTable":
+        """Rows ``start`` to ``end`` in time order, as a table of their own."""
+        return EventTable(
+            self.name,
+            self.ts[start:end],
+            self.line[start:end],
+            self.event[start:end],
+            self.user_id[start:end],
+            self.session_id[start:end],
+            self.item_id[start:end],
+            {name: texts[start:end] for name, texts in self.texts.items()},
+            {name: numbers[start:end] for name, numbers in self.numbers.items()},
+            {row - start: odd for row, odd in self.odd.items() if start <= row < end},
+            self.problems,
+        )
+
     def key(self, row: int) -> bytes | None:
         """The Kafka key of a row: its user, else its session, else nothing."""
         who = self.user_id[row] or self.session_id[row]
