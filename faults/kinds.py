@@ -1,0 +1,139 @@
+"""The kinds of faults: each a coroutine that strikes, lasts as long as it has to, and ends."""
+
+import asyncio
+import shutil
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from faults.cluster import Cluster
+from faults.schedule import Fault
+from stream_app.embedded import EmbeddedServerError
+
+Strike = Callable[[Cluster, Fault], Awaitable[None]]
+
+
+async def worker_kill(cluster: Cluster, fault: Fault) -> None:
+    """Kill -9; the supervisor starts it again."""
+    cluster.workers[fault.worker].signal(signal.SIGKILL, ends=True)
+
+
+async def worker_term(cluster: Cluster, fault: Fault) -> None:
+    """SIGTERM in the middle of work, as a deployment does."""
+    cluster.workers[fault.worker].signal(signal.SIGTERM, ends=True)
+
+
+async def worker_zombie(cluster: Cluster, fault: Fault) -> None:
+    """SIGSTOP until its partitions are others', then SIGCONT."""
+    worker = cluster.workers[fault.worker]
+    worker.signal(signal.SIGSTOP)
+    await asyncio.sleep(cluster.options.session_timeout_s + fault.between(1.5, 5))
+    worker.signal(signal.SIGCONT)
+
+
+async def rebalance_storm(cluster: Cluster, fault: Fault) -> None:
+    """A third worker joins and leaves, in order or not, one to three times."""
+    for turn in range(1 + int(3 * fault.strength)):
+        worker = await cluster.extra_worker()
+        await asyncio.sleep(fault.between(4, 9))
+        if turn % 2:
+            worker.kill()
+        else:
+            await worker.stop()
+
+
+async def valkey_kill(cluster: Cluster, fault: Fault) -> None:
+    """Kill -9, away for a while, back with its append-only file."""
+    cluster.store_lives += 1
+    await asyncio.to_thread(cluster.valkey.kill)
+    await asyncio.sleep(fault.between(0.2, 4))
+    await asyncio.to_thread(cluster.valkey.start)
+    cluster.store_lives += 1
+
+
+async def valkey_rollback(cluster: Cluster, fault: Fault) -> None:
+    """Back to a snapshot of some seconds ago."""
+    snapshot = cluster.dir / f"snapshot-{fault.number}"
+    cluster.valkey.pause()
+    try:
+        await asyncio.to_thread(shutil.copytree, cluster.valkey.dir, snapshot)
+    finally:
+        cluster.valkey.resume()
+    await asyncio.sleep(fault.between(1, 6))
+    cluster.store_lives += 1
+    await asyncio.to_thread(cluster.valkey.kill)
+    shutil.rmtree(cluster.valkey.dir)
+    snapshot.rename(cluster.valkey.dir)
+    await asyncio.to_thread(cluster.valkey.start)
+    cluster.store_lives += 1
+
+
+async def valkey_pause(cluster: Cluster, fault: Fault) -> None:
+    """SIGSTOP: connections stay, nothing answers; longer than the reply time-out."""
+    cluster.valkey.pause()
+    try:
+        await asyncio.sleep(fault.between(1, 5))
+    finally:
+        cluster.valkey.resume()
+
+
+async def kafka_restart(cluster: Cluster, fault: Fault) -> None:
+    """The broker is killed or stopped in order, and comes back with its data."""
+    await asyncio.to_thread(cluster.kafka.kill if fault.strength < 0.5 else cluster.kafka.stop)
+    await asyncio.sleep(fault.between(0, 2))
+    with suppress(EmbeddedServerError):  # once more: its old session may not have run out
+        await asyncio.to_thread(cluster.kafka.start)
+        return
+    await asyncio.to_thread(cluster.kafka.start)
+
+
+async def kafka_pause(cluster: Cluster, fault: Fault) -> None:
+    """SIGSTOP of the broker, now and then past the group's session time-out."""
+    cluster.kafka.pause()
+    try:
+        await asyncio.sleep(fault.between(1, 9))
+    finally:
+        cluster.kafka.resume()
+
+
+async def proxy_reset(cluster: Cluster, fault: Fault) -> None:
+    """Connections to Valkey end with RST, some ten times in a row."""
+    for _ in range(3 + int(15 * fault.strength)):
+        cluster.proxies[fault.worker].reset()
+        await asyncio.sleep(0.15)
+
+
+async def proxy_drop_reply(cluster: Cluster, fault: Fault) -> None:
+    """Commands are applied, their replies are lost."""
+    proxy = cluster.proxies[fault.worker]
+    proxy.drop_replies = 5 + int(40 * fault.strength)
+    await asyncio.sleep(4)
+    proxy.drop_replies = 0
+
+
+async def proxy_delay(cluster: Cluster, fault: Fault) -> None:
+    """Every reply takes longer."""
+    proxy = cluster.proxies[fault.worker]
+    proxy.delay_s = fault.between(0.02, 0.5)
+    await asyncio.sleep(4)
+    proxy.delay_s = 0.0
+
+
+async def proxy_half_open(cluster: Cluster, fault: Fault) -> None:
+    """Commands are applied, connections stay open, replies never come."""
+    proxy = cluster.proxies[fault.worker]
+    proxy.passing.clear()
+    await asyncio.sleep(fault.between(1, 5))
+    proxy.reset()
+    proxy.passing.set()
+
+
+STRIKES: dict[str, Strike] = {
+    strike.__name__: strike
+    for strike in (
+        *(worker_kill, worker_term, worker_zombie, rebalance_storm),
+        *(valkey_kill, valkey_rollback, valkey_pause),
+        *(kafka_restart, kafka_pause),
+        *(proxy_reset, proxy_drop_reply, proxy_delay, proxy_half_open),
+    )
+}

@@ -1,0 +1,100 @@
+"""A worker as a child process under supervision: it comes back when it dies, as in production."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from stream_app.embedded import die_with_parent
+
+RESTART_AFTER_S = 0.5
+STOP_TIMEOUT_S = 40.0
+APP = "stream_app.app"
+
+
+class SupervisedWorker:
+    """``faust … worker`` in an environment of its own, logging to ``log_path``."""
+
+    def __init__(
+        self, name: str, environment: Mapping[str, str], log_path: Path, *, guard: str = ""
+    ) -> None:
+        self.name = name
+        self.log_path = log_path
+        self.exits: list[int] = []  # not asked for by us
+        self._environment = dict(environment)
+        self._guard = guard
+        self._child: subprocess.Popen[bytes] | None = None
+        self._expected = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start it, and again whenever it ends, until :meth:`stop`."""
+        self._spawn()
+        self._task = asyncio.create_task(self._supervise())
+
+    def _spawn(self) -> None:
+        module = ["faults.unguarded", self._guard] if self._guard else ["faust"]
+        command = [sys.executable, "-m", *module, "-A", APP, "worker", "-l", "info"]
+        helper = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
+        self._expected = False
+        with self.log_path.open("ab") as log:
+            log.write(f"--- {self.name} starts at {time.time():.3f}\n".encode())
+            log.flush()
+            self._child = subprocess.Popen(
+                [*helper, *command, "--without-web"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches only us, and we stop it
+            )
+
+    async def _supervise(self) -> None:
+        while True:
+            assert self._child is not None
+            code = self._child.poll()
+            if code is None:
+                await asyncio.sleep(0.05)
+                continue
+            if not self._expected:
+                self.exits.append(code)
+            await asyncio.sleep(RESTART_AFTER_S)
+            self._spawn()
+
+    def signal(self, number: signal.Signals, *, ends: bool = False) -> None:
+        """Send a signal; with ``ends`` the end that follows is the fault's doing."""
+        assert self._child is not None
+        self._expected = self._expected or ends
+        if self._child.poll() is None:
+            self._child.send_signal(number)
+
+    async def stop(self) -> int:
+        """End it in order, by force after a while; returns the exit code."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        assert self._child is not None
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM, ends=True)
+        try:
+            return await asyncio.to_thread(self._child.wait, STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self._child.wait()
+
+    def kill(self) -> None:
+        """End it and all it started at once; for the way out."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._child is not None and self._child.poll() is None:
+            os.killpg(self._child.pid, signal.SIGKILL)  # it leads its own session
+            self._child.wait()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._child is not None and self._child.poll() is None
