@@ -191,21 +191,22 @@ class Relate:
     async def _load(self, partition: int, rows: NDArray[np.void]) -> None:
         """Bring the authoritative tables of the partition's items in ``rows`` into memory."""
         tables = self._items.tables
+        if tables.full():  # once: a batch with more items than are kept must come to its end
+            tables.clear()
         while True:
-            if tables.full():
-                tables.clear()
             at = tables.ensure(_ids(rows).ravel())
             mine = owned_nodes(tables, at, partition=partition, partitions=self._partitions)
             node = tables.nodes[mine]
             missing = tables.nodes["id"][mine[(node["authority"] == 0) | (node["row"] < 0)]]
             if not len(missing):
                 return
-            keys = [key.tobytes() for key in missing]
+            keys, needed = [key.tobytes() for key in missing], tables.nodes["id"][mine]
             blobs = await retrying(
                 lambda k=keys: self._store.load(ITEMS, [partition] * len(k), k),  # type: ignore[misc]
                 "reading items",
             )
             nodes = tables.ensure(missing)  # nothing held over the wait is valid any more
+            tables.ensure_rows(tables.ensure(needed))  # at once: none pushes another one out
             tables.decode(nodes, blobs, now=self._clock())
             tables.nodes["authority"][nodes] = 1
 
@@ -220,7 +221,9 @@ class Relate:
         tables = self._items.tables
         for message in messages:
             self._items.learn_names(message.names)
-        ids = _ids(rows)  # none when all was seen before: a republished batch, or a malformed record
+        ids = _ids(
+            rows
+        )  # none when all was seen before: a republished batch, or a malformed record
         at = tables.ensure(ids.ravel()).reshape(ids.shape)
         mine = owned_nodes(tables, at, partition=partition, partitions=self._partitions)
         tables.ensure_rows(mine)
