@@ -1,14 +1,15 @@
 """The guarantees of the pipeline, on memory and on a real server (the design's G1 to G7)."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import orjson
 import pytest
 
-from stream_app.adapters.memory import MemoryPublic, MemoryStore
+from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
 from stream_app.codec import Transitions, decode_transitions, encode_transitions
+from stream_app.composition import compose
 from stream_app.core.learn import TRANSITION
 from stream_app.core.state import USER
 from stream_app.core.tables import ITEM, NEIGHBOUR
@@ -16,7 +17,8 @@ from stream_app.embedded import ValkeyServer
 from stream_app.errors import Fenced, RolledBack
 from stream_app.items import TOP_ID, TOP_MAX, decode_top
 from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, Record
+from stream_app.ports import ITEMS, USERS, RawBatch, Record
+from tests.contract import shop_run
 from tests.contract.shop_run import (
     CLICKS,
     ITEM_PARTITIONS,
@@ -259,3 +261,45 @@ async def test_a_new_worker_finds_what_the_old_one_had_in_memory(run: Run) -> No
     await again.fill()
     await work(again, await take_over(again.worker()))
     assert await outcome(run) == await outcome(again)
+
+
+class _Loads:
+    """A store that stops answering a worker which reads the same again and again."""
+
+    def __init__(self, state: MemoryStore) -> None:
+        self.state, self.loads = state, 0
+        self.claim, self.commit = state.claim, state.commit
+
+    async def load(
+        self, space: str, partitions: Sequence[int], ids: Sequence[bytes]
+    ) -> list[bytes | None]:
+        self.loads += space == ITEMS
+        assert self.loads < 50, "the worker reads without end"
+        return await self.state.load(space, partitions, ids)
+
+
+@pytest.mark.parametrize(("tables", "items"), [(1_000, 10_000), (1_000, 1_000)])
+async def test_a_batch_may_touch_more_items_than_are_kept(tables: int, items: int) -> None:
+    settings = SETTINGS.model_copy(update={"item_tables_max": tables, "items_max": items})
+    store = _Loads(MemoryStore())
+    stages = compose(
+        settings, store=store, public=MemoryPublic(), log=MemoryLog(), clock=shop_run.Clock()
+    )
+    await stages.relate.assign(0)
+    merged = 0
+    for number, (first, last) in enumerate([(0, 900), (500, 1_900), (0, 3_000), (0, 3_000)]):
+        rows = np.zeros(last - first, TRANSITION)
+        rows["item"] = np.arange(first + 1, last + 1) * ITEM_PARTITIONS  # all of partition 0
+        rows["ts"], rows["weight"] = 1_700_000_000.0, 1.0
+        rows["offset"] = merged + np.arange(len(rows))
+        value = encode_transitions(Transitions(0, rows, []))
+        await stages.relate.process(
+            RawBatch(PAIRS, 0, number + 1, [number], [None], [value], [-1], [()])
+        )
+        merged += len(rows)
+    (accounts,) = await store.state.load(ITEMS, [0], [ACCOUNTS_ID])
+    assert orjson.loads(accounts or b"")["transitions"] == merged
+    blobs = await store.state.load(ITEMS, [0], [(3 * ITEM_PARTITIONS).to_bytes(8, "little")])
+    header = np.frombuffer((blobs[0] or b"")[: ITEM.itemsize], ITEM)
+    growth = stages.items.tables.popularity_growth(1_700_000_000.0)
+    assert header["popularity"][0] == pytest.approx(3 * growth)
