@@ -221,9 +221,7 @@ class Relate:
         tables = self._items.tables
         for message in messages:
             self._items.learn_names(message.names)
-        ids = _ids(
-            rows
-        )  # none when all was seen before: a republished batch, or a malformed record
+        ids = _ids(rows)  # none when all was seen before, or is malformed
         at = tables.ensure(ids.ravel()).reshape(ids.shape)
         mine = owned_nodes(tables, at, partition=partition, partitions=self._partitions)
         tables.ensure_rows(mine)
