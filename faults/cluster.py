@@ -35,7 +35,6 @@ TICK_S = 0.1
 POLL_S = 0.25
 DIRTY_SHARE = 0.08
 ITEMS_N, CUSTOMERS_N = 400, 300
-COUNTED = ("applied", "rejected", "dead_lettered", "skipped")
 Places = dict[tuple[str, int], int]  # (topic, partition) → offset
 
 
