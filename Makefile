@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --quiet --custom-compile-command "make lock"
 
-.PHONY: setup test test-core demo check kafka lock
+.PHONY: setup test test-core demo check kafka lock faults
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -32,6 +32,11 @@ test-core: setup
 # passes on what is set there or on its command line.
 demo: setup
 	$(BIN)/python -m stream_app.demo
+
+# Kills, zombies, roll-backs, restarts and broken connections under load; SEED, ROUNDS, RATE, KINDS,
+# FAULTS (at most) and GUARD (a guard the workers run without) reach it through the environment.
+faults: setup
+	$(BIN)/python -m faults $(FAULTS_ARGS)
 
 check: setup
 	$(BIN)/ruff format --check stream_app tests
