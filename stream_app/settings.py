@@ -19,6 +19,7 @@ from pydantic import (
 from stream_app.errors import ConfigurationError
 
 PREFIX = "STREAM_APP_"
+RECORD_BYTES_MAX = 4_194_304  # of our own topics: a batch of transitions with all its names
 
 
 class Settings(BaseModel):
@@ -129,6 +130,13 @@ class Settings(BaseModel):
     def _consistent(self) -> "Settings":
         if self.item_tables_max > self.items_max:
             raise ValueError("item_tables_max must not exceed items_max: raise items_max")
+        batch_bytes = self.batch_events_max * (64 + 4 * self.id_chars_max)
+        if batch_bytes > RECORD_BYTES_MAX:
+            raise ValueError(
+                f"a batch of batch_events_max={self.batch_events_max} events with ids of"
+                f" id_chars_max={self.id_chars_max} may need a record of {batch_bytes} bytes, more"
+                f" than {RECORD_BYTES_MAX}: lower one of them"
+            )
         if self.kafka_security_protocol.startswith("SASL") and not (
             self.kafka_username and self.kafka_password_file
         ):

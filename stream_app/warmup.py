@@ -40,9 +40,7 @@ async def _run(settings: Settings) -> None:
     settings = settings.model_copy(update=one)
     store, log = MemoryStore(), MemoryLog()
     for first in (0, 100):  # the second worker reads what the first one wrote
-        stages = compose(
-            settings, store=store, public=MemoryPublic(), log=log, clock=time.time
-        )
+        stages = compose(settings, store=store, public=MemoryPublic(), log=log, clock=time.time)
         await stages.learn.assign(0)
         await stages.relate.assign(0)
         values = [_event(k) for k in range(first, first + 100)]

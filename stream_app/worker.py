@@ -6,17 +6,20 @@ import time
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit, urlunsplit
 
+import orjson
+
 from stream_app.adapters.kafka import KafkaLog, Security
 from stream_app.adapters.redis_store import RedisStore
 from stream_app.adapters.topics import TopicSpec
 from stream_app.composition import Stages, compose
+from stream_app.errors import StoreUnavailable
+from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS
-from stream_app.settings import Settings
+from stream_app.settings import RECORD_BYTES_MAX, Settings
 
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
-RECORD_BYTES_MAX = 4_194_304  # of our own topics: a batch of transitions with all its names
 Partition = tuple[str, int]
 
 
@@ -124,6 +127,31 @@ class Worker:
                 self.stages.learn.revoke(partition)
             else:
                 self.stages.relate.revoke(partition)
+
+    async def rolled_back(self) -> list[Partition]:
+        """Partitions whose stored cursor is behind what this worker has committed.
+
+        A commit would find out as well, but where no event arrives there is none. Empty while the
+        store does not answer.
+        """
+        learn, relate = self.stages.learn.owned, self.stages.relate.owned
+        settings = self.settings
+        held = [  # before the store is asked: from then on its cursors only move up
+            *((USERS, settings.clickstream_topic, p, o.cursor) for p, o in learn.items()),
+            *((ITEMS, settings.cooccurrence_topic, p, o.cursor) for p, o in relate.items()),
+        ]
+        behind: list[Partition] = []
+        for space, topic, p, cursor in held:
+            try:
+                (blob,) = await self.store.load(space, [p], [ACCOUNTS_ID])
+            except StoreUnavailable as exc:
+                log.info("cursors are not compared: %s", exc)
+                return []
+            stored = orjson.loads(blob)["cursor"] if blob else 0
+            if cursor is not None and stored < cursor:
+                log.warning("%s-%d: the store is at %d, we were at %d", topic, p, stored, cursor)
+                behind.append((topic, p))
+        return behind
 
     async def refresh(self) -> None:
         """Publish item lists that wait for their turn, and what is trending."""

@@ -66,22 +66,6 @@ def register(app: Any, settings: Settings) -> None:
             _print(result)
         plain(orjson.dumps(result).decode())
 
-    async def fit_intent(train: str, test: str, label: str, json_only: bool) -> None:
-        """Train and test the purchase-intent model on tables of sessions."""
-        from stream_app.offline.fit import run_fit_intent
-
-        run_fit_intent(train, test, label, json_only)
-
-    async def fit_support(train: str, test: str, text: str, label: str, json_only: bool) -> None:
-        """Train and test the support-intent model on tables of messages."""
-        from stream_app.offline.fit import run_fit_support
-
-        run_fit_support(train, test, text, label, json_only)
-
-    files = (
-        click.option("--train", type=_FILE, required=True, help="File to learn from."),
-        click.option("--test", type=_FILE, required=True, help="File to measure on."),
-    )
     app.command(
         click.option("--train", type=_FILE, required=True, help="File to learn from."),
         click.option("--test", type=_FILE, help="File to measure on; default: --split TRAIN."),
@@ -103,6 +87,26 @@ def register(app: Any, settings: Settings) -> None:
         click.option("--exclude-seen", is_flag=True, help="Recommend no item seen recently."),
         _JSON,
     )(command(evaluate))
+    _register_fits(app)
+
+
+def _register_fits(app: Any) -> None:
+    async def fit_intent(train: str, test: str, label: str, json_only: bool) -> None:
+        """Train and test the purchase-intent model on tables of sessions."""
+        from stream_app.offline.fit import run_fit_intent
+
+        run_fit_intent(train, test, label, json_only)
+
+    async def fit_support(train: str, test: str, text: str, label: str, json_only: bool) -> None:
+        """Train and test the support-intent model on tables of messages."""
+        from stream_app.offline.fit import run_fit_support
+
+        run_fit_support(train, test, text, label, json_only)
+
+    files = (
+        click.option("--train", type=_FILE, required=True, help="File to learn from."),
+        click.option("--test", type=_FILE, required=True, help="File to measure on."),
+    )
     label = click.option("--label", required=True, help="Column to predict.")
     app.command(*files, label, _JSON)(command(fit_intent))
     text = click.option("--text", required=True, help="Column with the message.")
