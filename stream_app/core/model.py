@@ -61,7 +61,7 @@ class Model(NamedTuple):
 
     session_gap_s: float = 1800.0
     dormant_after_s: float = 30 * 86400.0
-    pair_half_life_s: float = 20 * 86400.0 * 0.6931471805599453  # e-folding 20 days
+    pair_half_life_s: float = 21 * 86400.0
     popularity_half_life_s: float = 2 * 86400.0 * 0.6931471805599453
     vector_half_life_s: float = 30 * 86400.0
     distance_power: float = 1.5
@@ -72,9 +72,9 @@ class Model(NamedTuple):
     repeat_prior: float = 30.0
     mass_prior: float = 0.3
     hub_power: float = 0.3  # how much a well-known item on the way counts less, two hops
-    found_prior: float = 10.0  # moves that found_rate stands for
-    found_rate: float = 0.1
-    blend_share: float = 1.5  # what one of full confidence gives to the blend
+    found_prior: float = 5.0  # moves that found_rate stands for
+    found_rate: float = 0.02
+    blend_share: float = 1.75  # what one of full confidence gives to the blend
     return_share: float = 0.5  # of the blend, beside the probability of coming back
     weight_direct: float = 2.0
     weight_two_hop: float = 12.0
