@@ -164,4 +164,5 @@ def test_late_transitions_count_as_of_their_own_time() -> None:
     late.merge(moves(old))
     one, other = neighbours(in_order.blobs()[1]), neighbours(late.blobs()[1])
     assert one == other
-    assert one[3][0] / one[2][0] == pytest.approx(np.exp(-90 / 20), rel=1e-6)
+    faded = 0.5 ** (90 * 86_400.0 / Model().pair_half_life_s)
+    assert one[3][0] / one[2][0] == pytest.approx(faded, rel=1e-6)

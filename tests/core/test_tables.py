@@ -49,7 +49,7 @@ def test_twelve_years_of_rescaling_lose_nothing() -> None:
         )
         related.merge(rows)
         masses.add(rows)
-    assert related.tables.pair_landmark - landmark_of(START_S, Model().pair_half_life_s) > 15
+    assert related.tables.pair_landmark - landmark_of(START_S, Model().pair_half_life_s) > 10
     assert worst(masses, related.blobs()) <= 1e-9
     assert all(np.isfinite(list(neighbours(b).values())).all() for b in related.blobs().values())
 
