@@ -11,6 +11,8 @@ from stream_app.settings import load_settings
 from stream_app.warmup import warm_up
 from stream_app.worker import Worker, security
 
+ROLL_BACK_CHECK_S = 5.0
+
 log = logging.getLogger(__name__)
 settings = load_settings()
 worker = Worker(settings)
@@ -35,6 +37,15 @@ add_stage(app, "learn", settings.clickstream_topic, worker.stages.learn.process)
 add_stage(app, "relate", settings.cooccurrence_topic, worker.stages.relate.process)
 app.timer(settings.refresh_s)(worker.refresh)
 register(app, settings)
+
+
+async def follow_roll_backs() -> None:
+    """Rewind partitions without traffic too when the store comes back older than it was."""
+    for partition in await worker.rolled_back():
+        app.batches.dispatcher.take_over_again(partition)
+
+
+app.timer(ROLL_BACK_CHECK_S)(follow_roll_backs)
 
 
 @app.page("/live")

@@ -127,6 +127,20 @@ class Dispatcher:
                 self._source.open(lane)
                 log.info("%s[%d]: going on at offset %d", *partition, position)
 
+    def take_over_again(self, partition: Partition) -> None:
+        """In the background: let the handler call under way end, then :meth:`place` anew."""
+        lane = self.lanes.get(partition)
+        if lane is None or lane.closed:
+            return  # revoked, or on its way already
+        self._shut(lane)
+
+        async def end_and_place() -> None:
+            if lane.task is not None:
+                await asyncio.wait([lane.task])
+            await self.place({partition})
+
+        self._start_placing(end_and_place())
+
     async def _return_after_fence(self, partition: Partition) -> None:
         # Whoever fenced us owns the partition, and the group takes it from us before its session
         # ends. If it does not, the other one is gone and nobody would work on it.
