@@ -21,8 +21,8 @@ from faults.kinds import STRIKES
 from faults.options import Options, parsed
 from faults.schedule import Fault, schedule
 
-RECOVERY_TIMEOUT_S = 90.0
-FINAL_TIMEOUT_S = 180.0
+RECOVERY_TIMEOUT_S = 60.0
+FINAL_TIMEOUT_S = 90.0
 WARM_UP_TIMEOUT_S = 120.0
 
 console = Console(width=110, highlight=False)

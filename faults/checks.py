@@ -43,6 +43,7 @@ async def verdict(cluster: Cluster) -> Verdict:
     for fall in cluster.fallen_cursors:
         found.note(f"a stored cursor fell although the store was not restarted: {fall}")
     found.counts["fallen_versions"] = await _fallen_versions(cluster, found)
+    found.examples += cluster.problems
     return found
 
 

@@ -54,6 +54,9 @@ class Cluster:
         self.sent = 0
         self.store_lives = 0  # of Valkey: cursors may fall between two of them, and only then
         self.fallen_cursors: list[str] = []
+        self.problems: list[str] = []
+        self.loading = asyncio.Event()
+        self.loading.set()
         self._seen: tuple[int, Places] = (0, {})
         self._load: asyncio.Task[None] | None = None
 
@@ -126,10 +129,14 @@ class Cluster:
             pace=LIVE,
             dirty=DIRTY_SHARE,
         )
-        began = time.monotonic()
+        last = time.monotonic()
         while True:
-            due = int((time.monotonic() - began) * self.options.rate) - self.sent
+            if not self.loading.is_set():
+                await self.loading.wait()
+                last = time.monotonic()
+            due = int((time.monotonic() - last) * self.options.rate)
             if due > 0:
+                last += due / self.options.rate
                 now = time.time()
                 times = now - TICK_S * (1.0 - np.arange(1, due + 1) / due)
                 await self._send(shop.records(shop.rows(due), times))

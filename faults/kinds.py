@@ -5,10 +5,13 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 from faults.cluster import Cluster
 from faults.schedule import Fault
 from stream_app.embedded import EmbeddedServerError
+
+QUIET_TIMEOUT_S = 40.0
 
 Strike = Callable[[Cluster, Fault], Awaitable[None]]
 
@@ -53,17 +56,41 @@ async def valkey_kill(cluster: Cluster, fault: Fault) -> None:
 
 async def valkey_rollback(cluster: Cluster, fault: Fault) -> None:
     """Back to a snapshot of some seconds ago."""
+    snapshot = await _snapshot(cluster, fault)
+    await asyncio.sleep(fault.between(1, 6))
+    await _restore(cluster, snapshot)
+
+
+async def valkey_rollback_quiet(cluster: Cluster, fault: Fault) -> None:
+    """The same while no events arrive: nobody commits, and the worker has to find out itself."""
+    snapshot = await _snapshot(cluster, fault)
+    await asyncio.sleep(fault.between(1, 4))
+    cluster.loading.clear()
+    try:
+        rest = await cluster.settled(timeout_s=QUIET_TIMEOUT_S)
+        await _restore(cluster, snapshot)
+        rest = rest or await cluster.settled(timeout_s=QUIET_TIMEOUT_S)
+        if rest:
+            cluster.problems.append(f"a roll-back without traffic stays: {rest} behind")
+    finally:
+        cluster.loading.set()
+
+
+async def _snapshot(cluster: Cluster, fault: Fault) -> Path:
     snapshot = cluster.dir / f"snapshot-{fault.number}"
     cluster.valkey.pause()
     try:
         await asyncio.to_thread(shutil.copytree, cluster.valkey.dir, snapshot)
     finally:
         cluster.valkey.resume()
-    await asyncio.sleep(fault.between(1, 6))
+    return snapshot
+
+
+async def _restore(cluster: Cluster, snapshot: Path) -> None:
     cluster.store_lives += 1
     await asyncio.to_thread(cluster.valkey.kill)
-    shutil.rmtree(cluster.valkey.dir)
-    snapshot.rename(cluster.valkey.dir)
+    await asyncio.to_thread(shutil.rmtree, cluster.valkey.dir)
+    await asyncio.to_thread(snapshot.rename, cluster.valkey.dir)
     await asyncio.to_thread(cluster.valkey.start)
     cluster.store_lives += 1
 
@@ -132,7 +159,7 @@ STRIKES: dict[str, Strike] = {
     strike.__name__: strike
     for strike in (
         *(worker_kill, worker_term, worker_zombie, rebalance_storm),
-        *(valkey_kill, valkey_rollback, valkey_pause),
+        *(valkey_kill, valkey_rollback, valkey_rollback_quiet, valkey_pause),
         *(kafka_restart, kafka_pause),
         *(proxy_reset, proxy_drop_reply, proxy_delay, proxy_half_open),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from stream_app.embedded import die_with_parent
 
 RESTART_AFTER_S = 0.5
+START_S = 15.0
 STOP_TIMEOUT_S = 40.0
 APP = "stream_app.app"
 
@@ -28,6 +29,7 @@ class SupervisedWorker:
         self._environment = dict(environment)
         self._guard = guard
         self._child: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
         self._expected = False
         self._task: asyncio.Task[None] | None = None
 
@@ -41,6 +43,7 @@ class SupervisedWorker:
         command = [sys.executable, "-m", *module, "-A", APP, "worker", "-l", "info"]
         helper = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
         self._expected = False
+        self._started_s = time.monotonic()
         with self.log_path.open("ab") as log:
             log.write(f"--- {self.name} starts at {time.time():.3f}\n".encode())
             log.flush()
@@ -73,15 +76,20 @@ class SupervisedWorker:
             self._child.send_signal(number)
 
     async def stop(self) -> int:
-        """End it in order, by force after a while; returns the exit code."""
+        """End it in order, by force after a while; returns the exit code.
+
+        One that has not joined its group yet may simply die of SIGTERM: that counts as 0.
+        """
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         assert self._child is not None
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM, ends=True)
+        young = time.monotonic() - self._started_s < START_S
         try:
-            return await asyncio.to_thread(self._child.wait, STOP_TIMEOUT_S)
+            code = await asyncio.to_thread(self._child.wait, STOP_TIMEOUT_S)
+            return 0 if young and code == -signal.SIGTERM else code
         except subprocess.TimeoutExpired:
             self.kill()
             return self._child.wait()
