@@ -119,7 +119,9 @@ class Learn:
     async def assign(self, partition: int) -> int | None:
         """Claim a partition, finish what its last owner published; returns where to read on."""
         held = self.owned.get(partition)
-        epoch_min = held.claim.epoch if held else 0
+        # Epochs come from the clock: a store that was rolled back cannot hand one out again, under
+        # which other lists have been published.
+        epoch_min = max(held.claim.epoch if held else 0, int(self._clock() * 1000))
         claim = await retrying(
             lambda: self._store.claim(USERS, partition, epoch_min=epoch_min), "claiming customers"
         )
