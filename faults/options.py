@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-GUARDS = ("fence", "cursor", "watermark", "outbox", "rewind")
+GUARDS = ("fence", "cursor", "fence_and_cursor", "watermark", "outbox", "rewind")
 
 
 @dataclass(frozen=True, slots=True)

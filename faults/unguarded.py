@@ -41,6 +41,12 @@ def cursor() -> None:
     RawBatch.since = _uncut  # type: ignore[method-assign,assignment]
 
 
+def fence_and_cursor() -> None:
+    """Neither: the store takes what a zombie has computed from old state."""
+    fence()
+    cursor()
+
+
 def _uncut(batch: RawBatch, offset: int | None) -> RawBatch:
     return batch
 
@@ -87,7 +93,7 @@ def _going_on(stage: type[Learn] | type[Relate]) -> None:
 
 
 GUARDS: dict[str, Callable[[], None]] = {
-    guard.__name__: guard for guard in (fence, cursor, watermark, outbox, rewind)
+    guard.__name__: guard for guard in (fence, cursor, fence_and_cursor, watermark, outbox, rewind)
 }
 
 if __name__ == "__main__":
