@@ -39,9 +39,9 @@ faults: setup
 	$(BIN)/python -m faults $(FAULTS_ARGS)
 
 check: setup
-	$(BIN)/ruff format --check stream_app tests
-	$(BIN)/ruff check stream_app tests
-	$(BIN)/mypy --strict stream_app tests
+	$(BIN)/ruff format --check stream_app tests faults
+	$(BIN)/ruff check stream_app tests faults
+	$(BIN)/mypy --strict stream_app tests faults
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 # Apache Kafka's jars for the tests, into .cache/ (the tests do it themselves when needed).

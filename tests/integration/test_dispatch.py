@@ -197,3 +197,34 @@ async def test_a_drain_cancels_calls_that_take_too_long_and_settles_nothing_of_t
     scene.dispatcher.forget()
     with pytest.raises(Fenced, match="not assigned"):
         await scene.dispatcher.rewind(("clicks", 0), 0)
+
+
+async def test_a_partition_is_taken_over_again_after_the_call_under_way_has_ended() -> None:
+    """The application must not claim it anew while a handler still works with the old claim."""
+    scene = Scene()
+    partition = ("clicks", 0)
+    await scene.dispatcher.place({partition})
+    scene.log.deliver(5)
+    await settled()
+    claimed: list[int] = []
+
+    async def claim(partitions: set[Partition]) -> dict[Partition, int | None]:
+        claimed.append(scene.calls)
+        return dict.fromkeys(partitions, 2)
+
+    scene.dispatcher._start_offsets = claim
+    scene.dispatcher.take_over_again(partition)
+    scene.dispatcher.take_over_again(partition)  # is on its way already
+    await settled()
+    assert not claimed
+    scene.gate.set()
+    await settled()
+    assert claimed == [0]
+    scene.log.deliver(2)
+    await settled()
+    assert scene.seen == [0, 1, 2, 3, 4, 2, 3]
+    await scene.dispatcher.drain()
+    scene.dispatcher.forget()
+    scene.dispatcher.take_over_again(partition)  # is not ours any more
+    await settled()
+    assert claimed == [0]
