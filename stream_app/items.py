@@ -83,7 +83,7 @@ class ItemReader:
         for key in wanted.tolist():
             del self._wanted[key]
         popular, _ = self.top(self.tables.model.popular_max)
-        fresh = await self._read(np.unique(np.concatenate((ids, wanted, popular))))
+        fresh = await self._read(np.concatenate((ids, wanted, popular)))
         unknown = self.tables.unknown_neighbours(fresh, limit=WANTED_MAX)
         fresh = await self._read(unknown[:READ_MAX])
         self.want(unknown[READ_MAX:])
@@ -97,9 +97,7 @@ class ItemReader:
 
     async def _read(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Read the stale ones of ``ids``; returns the nodes read."""
-        ids = ids[ids != 0]
-        before = self._clock() - self._cache_age_s
-        ids = ids[self.tables.stale(self.tables.ensure(ids), before=before)]
+        ids = self.tables.stale(ids, before=self._clock() - self._cache_age_s)
         if not len(ids):
             return np.zeros(0, np.int64)
         blobs = await self._store.load(

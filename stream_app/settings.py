@@ -93,7 +93,7 @@ class Settings(BaseModel):
     trending_size: int = Field(50, ge=1, le=200, description="items of trending:all")
     exclude_seen: bool = Field(False, description="leave recently seen items out of the lists")
     refresh_s: float = Field(
-        1.0, gt=0, le=600, description="seconds between refreshes of similar: and trending: keys"
+        2.0, gt=0, le=600, description="seconds between refreshes of similar: and trending: keys"
     )
     item_cache_age_s: float = Field(
         2.0, gt=0, le=600, description="seconds another worker's item table may be reused"

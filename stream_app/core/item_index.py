@@ -91,6 +91,27 @@ def lookup_ids(
 
 
 @kernel
+def select_stale(
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    nodes: NDArray[np.void],
+    ids: NDArray[np.uint64],
+    before: float,
+    out: NDArray[np.uint64],
+) -> int:
+    """Into ``out`` those of ``ids`` that are not in memory or too old; returns how many."""
+    n = 0
+    for k in range(len(ids)):
+        if ids[k] == 0:
+            continue
+        node = find(keys, slots, ids[k])
+        if node < 0 or (nodes[node].authority == 0 and nodes[node].loaded_at < before):
+            out[n] = ids[k]
+            n += 1
+    return n
+
+
+@kernel
 def reinsert_all(
     keys: NDArray[np.uint64], slots: NDArray[np.int32], nodes: NDArray[np.void], n: int
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.item_index import NODE, ensure_ids, lookup_ids, reinsert_all
+from stream_app.core.item_index import NODE, ensure_ids, lookup_ids, reinsert_all, select_stale
 from stream_app.core.item_names import ItemNames
 from stream_app.core.jit import kernel
 from stream_app.core.model import LANDMARK_HALF_LIVES, Model
@@ -220,11 +220,14 @@ class ItemTables:
         self.nodes["authority"][mine] = 0
         self.nodes["loaded_at"][mine] = -np.inf
 
-    def stale(self, nodes: NDArray[np.int64], *, before: float) -> NDArray[np.bool_]:
-        """Which of ``nodes`` LEARN has to read: neither ours nor read since ``before``."""
-        node = self.nodes[nodes]
-        result: NDArray[np.bool_] = (node["authority"] == 0) & (node["loaded_at"] < before)
-        return result
+    def stale(self, ids: NDArray[np.uint64], *, before: float) -> NDArray[np.uint64]:
+        """Which of ``ids`` LEARN has to read: neither ours nor read since ``before``; each once.
+
+        ``ids`` may repeat and hold zeros, which stand for no item.
+        """
+        out = np.empty(len(ids), np.uint64)
+        n = select_stale(self.keys, self.slots, self.nodes, ids, before, out)
+        return np.unique(out[:n])
 
     def unknown_neighbours(self, nodes: NDArray[np.int64], *, limit: int) -> NDArray[np.uint64]:
         """Ids, at most ``limit``, in the tables of ``nodes`` whose masses are not known yet."""
