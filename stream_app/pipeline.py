@@ -156,10 +156,8 @@ class Learn:
             for k, blob in zip(missing, read, strict=True):
                 blobs[k] = blob
         users = decode_users(ids, blobs)
-        context = np.unique(
-            np.concatenate(
-                (users["ring_item"].ravel(), users["cart_item"].ravel(), events.events["item"])
-            )
+        context = np.concatenate(
+            (users["ring_item"].ravel(), users["cart_item"].ravel(), events.events["item"])
         )
         await retrying(lambda: self._items.load(context), "reading items")
         return ids, rows, users
