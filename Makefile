@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --quiet --custom-compile-command "make lock"
 
-.PHONY: setup test test-core demo check kafka lock faults
+.PHONY: setup test test-core demo check kafka lock faults bench
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -37,6 +37,12 @@ demo: setup
 # FAULTS (at most) and GUARD (a guard the workers run without) reach it through the environment.
 faults: setup
 	$(BIN)/python -m faults $(FAULTS_ARGS)
+
+# SCENARIO="pipeline freshness" (default: all but soak), RUNS=3, BENCH_SCALE=0.1 (to try), SOAK_SECONDS.
+# `make bench SCENARIO=report` renews the tables of docs/performance.md from the last results.
+bench: setup
+	@RUNS="$(RUNS)" BENCH_SCALE="$(BENCH_SCALE)" SOAK_SECONDS="$(SOAK_SECONDS)" \
+		$(BIN)/python -m bench $(SCENARIO)
 
 check: setup
 	$(BIN)/ruff format --check stream_app tests faults

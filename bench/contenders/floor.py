@@ -1,0 +1,121 @@
+"""The floor: our transport, store and producer doing the pipeline's calls, and no more.
+
+``faust -A bench.contenders.floor worker``. Batches come from the same transport; for each the
+reads, the fenced commit and the messages of a recorded batch (:mod:`bench.tape`) are done again,
+in proportion to its size. What remains to the pipeline is the price of computing.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import orjson
+
+from bench.tape import Entry, Tape
+from stream_app.adapters.limits import Limits
+from stream_app.adapters.transport import add_stage, make_app
+from stream_app.pipeline import ACCOUNTS_ID
+from stream_app.ports import ITEMS, USERS, Claim, Commit, RawBatch, Record
+from stream_app.settings import load_settings
+from stream_app.worker import kafka_log, redis_store
+
+settings = load_settings()
+tape = Tape.read(Path(os.environ["BENCH_TAPE"]))
+store = redis_store(settings)
+log = kafka_log(settings)
+claims: dict[tuple[str, int], Claim] = {}
+cursors: dict[tuple[str, int], int | None] = {}
+entries = {
+    (space, p): cycle(found)
+    for space, stage in ((USERS, tape.learn), (ITEMS, tape.relate))
+    for p, found in stage.items()
+    if found
+}
+names = load_settings({})
+topics = {
+    names.cooccurrence_topic: settings.cooccurrence_topic,
+    names.recommendations_topic: settings.recommendations_topic,
+}
+
+
+async def start_offsets(
+    partitions: set[tuple[str, int]],
+) -> Mapping[tuple[str, int], int | None]:
+    """Claim, as the product does."""
+    for topic, p in partitions:
+        space = USERS if topic == settings.clickstream_topic else ITEMS
+        claims[space, p] = await store.claim(space, p)
+        cursors[space, p] = claims[space, p].cursor
+    return {
+        (topic, p): cursors[USERS if topic == settings.clickstream_topic else ITEMS, p]
+        for topic, p in partitions
+    }
+
+
+async def again(space: str, batch: RawBatch) -> None:
+    """Do a recorded batch's calls for ``batch``."""
+    at = (space, batch.partition)
+    entry = next(entries[at])
+    part = min(1.0, len(batch) / entry.records)
+    for where, partitions, ids in entry.loads:
+        n = _share(ids, part)
+        await store.load(where, partitions[:n], ids[:n])
+    assert entry.commit is not None
+    accounts = (ACCOUNTS_ID, orjson.dumps({"cursor": batch.next_offset}))
+    writes = entry.commit.writes
+    step = Commit(
+        cursors[at],
+        batch.next_offset,
+        [*writes[: _share(writes, part)], accounts],
+        entry.commit.meta,
+        entry.commit.outbox[: _share(entry.commit.outbox, part)],
+    )
+    await store.commit(claims[at], step)
+    cursors[at] = step.cursor
+    await asyncio.gather(*_sends(entry, batch, part))
+    if entry.hashes:
+        version = batch.next_offset
+        hashes = entry.hashes[: _share(entry.hashes, part)]
+        await store.put_hashes([replace(record, version=version) for record in hashes])
+    if entry.values:
+        await store.put_values(entry.values[: _share(entry.values, part)])
+
+
+def _sends(entry: Entry, batch: RawBatch, part: float) -> list[asyncio.Future[None]]:
+    found: list[asyncio.Future[None]] = []
+    for topic, partition, records in entry.sends:
+        if topic == names.cooccurrence_topic:  # one record that grows with the batch
+            value = records[0].value or b""
+            records = [Record(None, value[: _share(value, part)])]
+        else:
+            records = records[: _share(records, part)]
+        found.append(asyncio.ensure_future(log.send(topics[topic], partition, records)))
+    return found
+
+
+def _share(things: Sequence[object], part: float) -> int:
+    return -int(-len(things) * part // 1)
+
+
+async def learn(batch: RawBatch) -> None:
+    """The clickstream."""
+    await again(USERS, batch)
+
+
+async def relate(batch: RawBatch) -> None:
+    """The co-occurrence topic."""
+    await again(ITEMS, batch)
+
+
+app = make_app(
+    settings.app_id,
+    brokers=settings.bootstrap.split(","),
+    start_offsets=start_offsets,
+    limits=Limits(batch_records_max=settings.batch_events_max),
+    web_port=settings.web_port,
+)
+add_stage(app, "learn", settings.clickstream_topic, learn)
+add_stage(app, "relate", settings.cooccurrence_topic, relate)

@@ -1,0 +1,135 @@
+"""What a scenario found: shown as a table, drawn as a chart, kept as JSON in ``bench-results/``."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from bench.machine import describe
+from bench.options import Options
+
+RESULTS = Path(__file__).parents[1] / "bench-results"
+SCHEMA = 1
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """``summary`` is the contract's JSON, ``rows`` the table, ``chart`` (label, value) columns."""
+
+    summary: Mapping[str, Any]
+    rows: Sequence[Row]
+    chart: tuple[str, str] | None = None
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def median_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each number's median over runs of the same shape, nested ones too.
+
+    >>> median_of([{"a": 1.0, "b": {"c": 3}}, {"a": 2.0, "b": {"c": 4}}, {"a": 9.0, "b": {"c": 5}}])
+    {'a': 2.0, 'b': {'c': 4}}
+    """
+    found: dict[str, Any] = {}
+    for name, first in runs[0].items():
+        values = [run[name] for run in runs]
+        if isinstance(first, Mapping):
+            found[name] = median_of(values)
+        else:
+            found[name] = statistics.median(values) if isinstance(first, int | float) else first
+    return found
+
+
+def flat(run: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One level of names, for a table.
+
+    >>> flat({"a": 1, "cpu": {"worker": 2}})
+    {'a': 1, 'cpu.worker': 2}
+    """
+    found: dict[str, Any] = {}
+    for name, value in run.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def show(console: Console, scenario: str, meaning: str, result: Result) -> None:
+    """Print the table with what its numbers mean, and the notes."""
+    columns = list(dict.fromkeys(name for row in result.rows for name in row))
+    table = Table(*columns, title=scenario, caption=meaning)
+    for row in result.rows:
+        table.add_row(*(_text(row.get(name)) for name in columns))
+    console.print(table)
+    for note in result.notes:
+        console.print(f"  {note}", markup=False, soft_wrap=True)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def save(scenario: str, meaning: str, options: Options, result: Result) -> Path:
+    """Write ``bench-results/<scenario>.json`` and, with matplotlib, the chart beside it."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{scenario}.json"
+    record = {
+        "schema": SCHEMA,
+        "scenario": scenario,
+        "meaning": meaning,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "runs": options.runs,
+        "scale": options.scale,
+        "machine": describe(),
+        "summary": result.summary,
+        "rows": result.rows,
+        "notes": result.notes,
+    }
+    path.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2))
+    if result.chart is not None:
+        draw(path.with_suffix(".png"), scenario, meaning, result)
+    return path
+
+
+def draw(path: Path, scenario: str, meaning: str, result: Result) -> bool:
+    """Bars of the chart's columns; False without matplotlib (the extra ``plots``)."""
+    assert result.chart is not None
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    label, value = result.chart
+    rows = [row for row in result.rows if row.get(value) is not None]
+    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.4 * len(rows)), layout="constrained")
+    bars = axes.barh([str(row[label]) for row in rows], [row[value] for row in rows])
+    axes.bar_label(bars, labels=[_text(row[value]) for row in rows], padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel(value)
+    axes.set_title(f"{scenario}: {meaning}", fontsize=9, wrap=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return True
+
+
+def load(scenario: str) -> dict[str, Any] | None:
+    """The last result of a scenario on this machine; ``None`` when it was not run."""
+    path = RESULTS / f"{scenario}.json"
+    if not path.exists():
+        return None
+    record: dict[str, Any] = orjson.loads(path.read_bytes())
+    return record if record["schema"] == SCHEMA else None

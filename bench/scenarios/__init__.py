@@ -1,0 +1,19 @@
+"""The scenarios, one module each. The first line of a module says what its number means.
+
+Each has ``run(options) -> Result``. The names of the modules are the permanent ids.
+"""
+
+# In the order in which `make bench` runs them.
+DEFAULT = (
+    "pipeline",
+    "freshness",
+    "model",
+    "profile",
+    "codec",
+    "store",
+    "transport",
+    "catchup",
+    "scale",
+    "cluster",
+)
+ON_DEMAND = ("peers", "soak")

@@ -1,0 +1,125 @@
+"""Milliseconds from when an event is due at the broker to its customer's list, topic and Redis."""
+
+import asyncio
+import time
+from contextlib import ExitStack
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import contest
+from bench.backlog import Load, fill
+from bench.contenders import registry
+from bench.contest import Place, Running
+from bench.loadgen import LoadGenerator, Phase
+from bench.measure import observe, window
+from bench.options import Options
+from bench.results import Result
+from bench.servers import start_broker
+from stream_app.adapters.partitioning import partition_of
+
+LOADS = (0.25, 0.5, 0.75, 0.9)
+WARM_EVENTS = 120_000
+LOAD_EVENTS = 3_000_000  # more than is ever sent; made as needed
+SATURATION_S, PHASE_S, REST_S = 6.0, 12.0, 2.0
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9}
+
+
+def run(options: Options) -> Result:
+    """Warm up on a backlog, find the maximum with everything running, then each load."""
+    warm = options.events(WARM_EVENTS)
+    load = Load(LOAD_EVENTS)
+    with ExitStack() as stack:
+        broker = start_broker(stack)
+        backlog = Load(warm)
+        asyncio.run(fill(backlog, broker.bootstrap, "clickstream"))
+        place = Place(broker, "clickstream", load.partitions)
+        contender = registry.pipeline(warm, warm // 2)
+        running = stack.enter_context(contest.started(contender, place))
+        samples = observe(
+            running.progress,
+            running.parts,
+            running.workers,
+            warm=contender.warm,
+            total=warm,
+            settle_s=contest.SETTLE_S,
+        )
+        from_backlog = window(samples, running.parts, warm=contender.warm, total=warm)
+        return asyncio.run(
+            _loads(options, load, warm, running, place, from_backlog.events_per_second)
+        )
+
+
+async def _loads(
+    options: Options, load: Load, warm: int, running: Running, place: Place, backlog_rate: float
+) -> Result:
+    records = load.records()
+    offsets = [0] * load.partitions
+    for key, _ in islice(records, warm):
+        offsets[partition_of(key, load.partitions)] += 1
+    rows: list[dict[str, Any]] = []
+    generator = LoadGenerator(
+        place.broker.bootstrap,
+        running.servers.nodes[0],
+        topic=place.topic,
+        lists_topic=running.settings["STREAM_APP_RECOMMENDATIONS_TOPIC"],
+        partitions=load.partitions,
+        records=records,
+        next_offsets=offsets,
+    )
+    async with generator:
+        maximum = await _maximum(generator, running, backlog_rate, options.scale)
+        for share in LOADS:
+            await asyncio.sleep(REST_S)
+            phase = await generator.run(share * maximum, max(PHASE_S * options.scale, 2.0))
+            rows.append({"load": share, "events_per_second": share * maximum} | _measures(phase))
+    summary = {
+        "maximum_events_per_second": round(maximum, 1),
+        "backlog_events_per_second": round(backlog_rate, 1),
+        "loads": rows,
+    }
+    notes = [
+        f"broker: {place.broker.kind}",
+        "the maximum is what the worker sustains while the load generator and both readers use the"
+        f" same cores; alone, from a backlog, it did {backlog_rate:,.0f} events/s",
+        "p50_ms ... are the slower of topic and Redis",
+    ]
+    return Result(summary, rows, ("load", "p99_ms"), notes)
+
+
+async def _maximum(
+    generator: LoadGenerator, running: Running, backlog_rate: float, scale: float
+) -> float:
+    """Applied events per second while more than that is offered."""
+    seconds = max(SATURATION_S * scale, 2.0)
+    sending = asyncio.create_task(generator.run(1.2 * backlog_rate, seconds))
+    await asyncio.sleep(0.25 * seconds)  # the queue has built up
+    before, began = running.progress().applied, time.monotonic()
+    await asyncio.sleep(0.6 * seconds)
+    after, ended = running.progress().applied, time.monotonic()
+    await sending
+    return (after - before) / (ended - began)
+
+
+def _measures(phase: Phase) -> dict[str, Any]:
+    topic_s, missing = phase.topic_s()
+    read_s = np.array(phase.read_s)
+    topic, read = _percentiles(topic_s), _percentiles(read_s)
+    worst = {f"{name}_ms": max(topic[name], read[name]) for name in PERCENTILES}
+    return worst | {
+        **{f"topic_{name}_ms": value for name, value in topic.items()},
+        **{f"redis_{name}_ms": value for name, value in read.items()},
+        "events": len(phase.sent),
+        "missing": missing,
+        "redis_samples": len(read_s),
+        "redis_unread": phase.unread,
+    }
+
+
+def _percentiles(seconds: NDArray[np.float64]) -> dict[str, float]:
+    if not len(seconds):
+        return dict.fromkeys(PERCENTILES, float("inf"))
+    values = np.percentile(seconds * 1000.0, list(PERCENTILES.values()))
+    return {name: round(float(v), 2) for name, v in zip(PERCENTILES, values, strict=True)}

@@ -1,0 +1,104 @@
+"""Resident memory and rate through hours of a steady load by a constant population of customers."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from bench import contest
+from bench.backlog import Load, fill
+from bench.contenders import registry
+from bench.contest import Place, Running
+from bench.loadgen import LoadGenerator
+from bench.memory import used
+from bench.options import Options
+from bench.processes import cpu_us, resident_mb
+from bench.results import Result
+from bench.servers import start_broker
+
+RATE = 5_000.0  # events per second: about half of what two shared cores sustain
+SLICE_S = 60.0
+WARM_EVENTS = 60_000
+PARTITIONS = 8
+
+
+def run(options: Options) -> Result:
+    """``SOAK_SECONDS`` in slices of a minute; the first tenth is warm-up."""
+    warm = options.events(WARM_EVENTS)
+    with ExitStack() as stack:
+        broker = start_broker(stack)
+        asyncio.run(fill(Load(1), broker.bootstrap, "clickstream"))
+        place = Place(broker, "clickstream", PARTITIONS)
+        running = stack.enter_context(contest.started(registry.pipeline(warm, 1), place))
+        rows = asyncio.run(_slices(options, running, place))
+    kept = rows[len(rows) // 10 :] if len(rows) >= 10 else rows
+    hours = max((kept[-1]["at_s"] - kept[0]["at_s"]) / 3600.0, 1e-9)
+    summary = {
+        "seconds": rows[-1]["at_s"],
+        "worker_mb_per_hour": _slope(kept, "worker_mb") if len(kept) > 1 else None,
+        "redis_mb_per_hour": _slope(kept, "redis_mb") if len(kept) > 1 else None,
+        "rate_last_to_first": round(kept[-1]["applied_per_s"] / kept[0]["applied_per_s"], 3),
+        "hours_after_warm_up": round(hours, 3),
+    }
+    return Result(summary, rows, ("at_s", "worker_mb"), [f"broker: {broker.kind}"])
+
+
+def _slope(rows: list[dict[str, Any]], name: str) -> float:
+    at_h = np.array([row["at_s"] for row in rows]) / 3600.0
+    return round(float(np.polyfit(at_h, [row[name] for row in rows], 1)[0]), 2)
+
+
+def endless() -> Iterator[tuple[bytes, bytes]]:
+    """Events for ever, by one shop: the population stays, time goes on."""
+    yield from Load(10**9).records()
+
+
+async def _slices(options: Options, running: Running, place: Place) -> list[dict[str, Any]]:
+    first = [1 if n else 0 for n in _first_offsets()]
+    generator = LoadGenerator(
+        place.broker.bootstrap,
+        running.servers.nodes[0],
+        topic=place.topic,
+        lists_topic=running.settings["STREAM_APP_RECOMMENDATIONS_TOPIC"],
+        partitions=PARTITIONS,
+        records=endless(),
+        next_offsets=first,
+    )
+    rows: list[dict[str, Any]] = []
+    started = time.monotonic()
+    async with generator:
+        while time.monotonic() - started < options.soak_s:
+            before, cpu, at = _now(running)
+            length_s = min(SLICE_S, options.soak_s)
+            phase = await generator.run(RATE * options.scale, length_s, probe=False)
+            after, used_us, ended = _now(running)
+            topic_s, missing = phase.topic_s()
+            rows.append(
+                {
+                    "at_s": round(ended - started, 1),
+                    "applied_per_s": round((after - before) / (ended - at), 1),
+                    "worker_mb": round(resident_mb(running.parts["worker"]), 1),
+                    "redis_mb": round(used(running.servers.url)["used_memory"] / 2**20, 2),
+                    "worker_us_per_event": round((used_us - cpu) / max(after - before, 1), 2),
+                    "p99_ms": round(float(np.percentile(topic_s, 99)) * 1e3, 1),
+                    "missing": missing,
+                }
+            )
+    return rows
+
+
+def _first_offsets() -> list[int]:
+    """How many events each partition has from creating the topic."""
+    from stream_app.adapters.partitioning import partition_of
+
+    counts = [0] * PARTITIONS
+    for key, _ in Load(1).records():
+        counts[partition_of(key, PARTITIONS)] += 1
+    return counts
+
+
+def _now(running: Running) -> tuple[int, float, float]:
+    return running.progress().applied, cpu_us(running.parts["worker"]), time.monotonic()
