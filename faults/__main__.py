@@ -58,7 +58,7 @@ async def run(options: Options, *, keep_logs: Path | None = None) -> tuple[list[
             result.note(f"{place[0]}-{place[1]}: {n} records were not applied in time")
         if any(codes):
             result.note(f"workers ended with {codes} when they were stopped in order")
-        if not result.passed and keep_logs is not None:
+        if (exits or not result.passed) and keep_logs is not None:
             _keep(cluster, keep_logs)
         return struck, result
     finally:
