@@ -11,7 +11,7 @@ import pytest
 from tests.servers import ApacheKafka, KafkaUnavailable
 
 root = Path(__file__).parents[2]
-QUICK = "worker_kill,worker_zombie,valkey_kill,valkey_rollback,kafka_restart,proxy_drop_reply"
+QUICK = "worker_kill,worker_zombie,valkey_rollback,kafka_restart,proxy_drop_reply"
 TIMEOUT_S = 400  # of a slow machine; usually about a minute
 
 
