@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --quiet --custom-compile-command "make lock"
 
-.PHONY: setup test test-core demo check kafka lock faults bench
+.PHONY: setup quality test test-core demo check kafka lock faults bench
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -44,10 +44,14 @@ bench: setup
 	@RUNS="$(RUNS)" BENCH_SCALE="$(BENCH_SCALE)" SOAK_SECONDS="$(SOAK_SECONDS)" \
 		$(BIN)/python -m bench $(SCENARIO)
 
+# Accuracy on recorded events (QUALITY_DATA names their directory); rewrites docs/quality.md.
+quality: setup
+	$(BIN)/python -m bench.quality
+
 check: setup
-	$(BIN)/ruff format --check stream_app tests faults
-	$(BIN)/ruff check stream_app tests faults
-	$(BIN)/mypy --strict stream_app tests faults
+	$(BIN)/ruff format --check stream_app tests faults bench
+	$(BIN)/ruff check stream_app tests faults bench
+	$(BIN)/mypy --strict stream_app tests faults bench
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 # Apache Kafka's jars for the tests, into .cache/ (the tests do it themselves when needed).
