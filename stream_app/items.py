@@ -133,8 +133,9 @@ class ItemReader:
         if not tops:
             return np.zeros(0, np.uint64), np.zeros(0)
         landmark = max(top.landmark for top in tops)
-        ids = np.concatenate([top.ids for top in tops])
-        popularity = np.concatenate([top.at(landmark) for top in tops])
+        # Each is in descending order: beyond its first ``size`` none can be among the best.
+        ids = np.concatenate([top.ids[:size] for top in tops])
+        popularity = np.concatenate([top.at(landmark)[:size] for top in tops])
         order = np.lexsort((ids, -popularity))[:size]
         return ids[order], popularity[order]
 

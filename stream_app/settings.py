@@ -62,8 +62,8 @@ class Settings(BaseModel):
     dead_letter_topic: str = Field(
         "clickstream.dlq", pattern=r"^[\w.-]{1,200}$", description="records that are no events"
     )
-    clickstream_partitions: int = Field(8, ge=1, le=10_000, description="of events and lists")
-    cooccurrence_partitions: int = Field(8, ge=1, le=10_000, description="of item state")
+    clickstream_partitions: int = Field(4, ge=1, le=10_000, description="of events and lists")
+    cooccurrence_partitions: int = Field(4, ge=1, le=10_000, description="of item state")
     replication_factor: int = Field(1, ge=1, le=10, description="of topics created here")
     clickstream_retention_days: float = Field(
         14.0, gt=0, le=36_500, description="days of events to keep; what a rebuild can use"
