@@ -76,6 +76,7 @@ async def measure(
             "STREAM_APP_REDIS_URL": redis_url,
             "STREAM_APP_CLICKSTREAM_PARTITIONS": str(load.partitions),
             "STREAM_APP_COOCCURRENCE_PARTITIONS": str(load.partitions),
+            "STREAM_APP_RELATE_LINGER_S": "0",  # waiting is not work
             "STREAM_APP_COOCCURRENCE_TOPIC": f"{group}-cooccurrence",
             "STREAM_APP_RECOMMENDATIONS_TOPIC": f"{group}-recommendations",
             "STREAM_APP_DEAD_LETTER_TOPIC": f"{group}-dlq",

@@ -64,12 +64,24 @@ def flat(run: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def show(console: Console, scenario: str, meaning: str, result: Result) -> None:
     """Print the table with what its numbers mean, and the notes."""
     columns = list(dict.fromkeys(name for row in result.rows for name in row))
-    table = Table(*columns, title=scenario, caption=meaning)
+    table = Table(*map(_heading, columns), title=scenario, caption=meaning)
     for row in result.rows:
         table.add_row(*(_text(row.get(name)) for name in columns))
     console.print(table)
     for note in result.notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)
+
+
+def _heading(name: str) -> str:
+    """Shorter than the name in the JSON file, so that a table fits a terminal.
+
+    >>> _heading("cpu_us_per_event.worker"), _heading("events_per_second")
+    ('worker µs', 'events/s')
+    """
+    process = name.removeprefix("cpu_us_per_event.")
+    if process != name:
+        return f"{process} µs"
+    return name.replace("_per_second", "/s").replace("_per_event", "/event")
 
 
 def _text(value: Any) -> str:

@@ -8,6 +8,8 @@ from bytewax.testing import run_main
 
 from bench.contenders.job import Job, Task
 
+PARTITIONS = 8
+
 task = Task.from_environment()
 job = Job(task)
 client = redis.from_url(task.redis_url, protocol=2)
@@ -25,7 +27,8 @@ def lists(
 def flow() -> Dataflow:
     """The clickstream to the lists."""
     made = Dataflow("bench")
-    source = KafkaSource([task.bootstrap], [task.topic], batch_size=task.batch)
+    # bytewax joins what it reads of all partitions at a time, so that this makes one batch.
+    source = KafkaSource([task.bootstrap], [task.topic], batch_size=task.batch // PARTITIONS)
     stream = op.input("events", made, source)
     out = op.flat_map_batch("job", stream, lists)
     op.output("lists", out, KafkaSink([task.bootstrap], task.out_topic))

@@ -7,6 +7,7 @@ in proportion to its size. What remains to the pipeline is the price of computin
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -106,8 +107,10 @@ async def learn(batch: RawBatch) -> None:
 
 
 async def relate(batch: RawBatch) -> None:
-    """The co-occurrence topic."""
+    """The co-occurrence topic, in batches gathered as long as the product gathers them."""
+    started = time.monotonic()
     await again(ITEMS, batch)
+    await asyncio.sleep(settings.relate_linger_s - (time.monotonic() - started))
 
 
 app = make_app(
