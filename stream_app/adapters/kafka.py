@@ -115,6 +115,22 @@ def translated(exc: Exception, what: str) -> ConfigurationError | LogUnavailable
     return LogUnavailable(reason)
 
 
+@dataclass(slots=True)
+class _Group:
+    """Records of several callers that go to one partition together, and what became of them."""
+
+    records: list[Record] = field(default_factory=list)
+    failure: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Line:
+    """One partition: the group that is being sent holds the lock, the next one gathers."""
+
+    waiting: _Group = field(default_factory=_Group)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class KafkaLog:
     """Idempotent producer with acks from all in-sync replicas; implements ``ports.Log``.
 
@@ -153,6 +169,7 @@ class KafkaLog:
         }
         self._producer: Any = None
         self._lock = asyncio.Lock()
+        self._lines: dict[tuple[str, int], _Line] = {}
         self._retired: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -187,6 +204,25 @@ class KafkaLog:
         """
         if not records:
             return
+        line = self._lines.setdefault((topic, partition), _Line())
+        group = line.waiting
+        group.records.extend(records)
+        # An idempotent producer has one batch of a partition in flight. Who comes meanwhile waits,
+        # and the first of those sends for all of them: one request instead of one for each.
+        async with line.lock:
+            if line.waiting is group:
+                line.waiting = _Group()
+                try:
+                    await self._append(topic, partition, group.records)
+                except BaseException as exc:
+                    group.failure = exc
+                    raise
+        if isinstance(group.failure, Exception):
+            raise group.failure
+        if group.failure is not None:
+            raise LogUnavailable(f"appending to {topic}[{partition}] was given up")
+
+    async def _append(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         producer = await self._started_producer()
         try:
             futures = [

@@ -1,5 +1,6 @@
 """Producing to Kafka, and creating, checking and reading topics, on the session's broker."""
 
+import asyncio
 import os
 
 import pytest
@@ -108,3 +109,31 @@ def test_addresses_and_credentials_that_do_not_fit_are_refused() -> None:
         Security(protocol="SSL")
     secured = Security(protocol="SASL_PLAINTEXT", username="shop", password="secret")
     assert "secret" not in repr(secured)
+
+
+async def test_concurrent_sends_keep_each_callers_order_and_miss_nothing(
+    kafka: Kafka, unique: UniqueName
+) -> None:
+    topic = unique("concurrent")
+    await ensure_topics([TopicSpec(topic, 1)], brokers=[kafka.bootstrap])
+    async with KafkaLog([kafka.bootstrap]) as log:
+
+        async def caller(name: int) -> None:
+            for k in range(20):
+                await log.send(topic, 0, [Record(None, b"%d:%d" % (name, k))])
+
+        await asyncio.gather(*(caller(name) for name in range(8)))
+    values = [(record.value or b"") async for record in consume(topic, brokers=[kafka.bootstrap])]
+    assert len(values) == 160
+    for name in range(8):
+        mine = [value for value in values if value.startswith(b"%d:" % name)]
+        assert mine == [b"%d:%d" % (name, k) for k in range(20)]
+
+
+async def test_a_failed_group_fails_for_every_caller(unique: UniqueName) -> None:
+    log = KafkaLog([f"127.0.0.1:{free_port()}"], request_timeout_ms=500)
+    topic = unique("nowhere")
+    sends = [log.send(topic, 0, [Record(None, b"x")]) for _ in range(3)]
+    outcomes = await asyncio.gather(*sends, return_exceptions=True)
+    assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes), outcomes
+    await log.stop()
