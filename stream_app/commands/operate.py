@@ -81,6 +81,7 @@ def register(app: Any, settings: Settings) -> None:
         """Send the events of FILE (CSV or JSONL, also .gz) to the clickstream topic."""
         await _replay(settings, read_events(Path(file)), speed)
 
+    _register_recompute(app, settings)
     app.command()(command(topics))
     app.command()(command(check))
     app.command(
@@ -97,6 +98,34 @@ def register(app: Any, settings: Settings) -> None:
             help="Times real time, by the events' own times; 0 = as fast as possible.",
         ),
     )(command(replay))
+
+
+def _register_recompute(app: Any, settings: Settings) -> None:
+    async def recompute() -> None:
+        """Say how to rebuild all state from the log into a new generation of keys."""
+        prefix = next_prefix(settings.redis_prefix)
+        console.print(
+            "Start workers with the new prefix and another group: they find no state under it and"
+            f" read {settings.clickstream_topic} and {settings.cooccurrence_topic} from the"
+            " beginning. Pages go on reading the old lists until newer versions replace them. Stop"
+            " the old workers when `check` shows the same cursors, then delete the keys"
+            f" {settings.redis_prefix}*."
+            " What retention has deleted from the topics cannot be rebuilt.",
+        )
+        plain(f"STREAM_APP_REDIS_PREFIX={prefix} STREAM_APP_APP_ID={settings.app_id}-{prefix[:-1]}")
+
+    app.command()(command(recompute))
+
+
+def next_prefix(prefix: str) -> str:
+    """The key prefix of the next generation.
+
+    >>> next_prefix("sa1:"), next_prefix("shop:")
+    ('sa2:', 'shop2:')
+    """
+    name = prefix.rstrip(":")
+    stem = name.rstrip("0123456789")
+    return f"{stem}{int(name[len(stem) :] or 1) + 1}:"
 
 
 async def _accounts(store: Any, settings: Settings) -> None:
