@@ -77,10 +77,6 @@ def register(app: Any, settings: Settings) -> None:
             await log.stop()
         plain(f"erasure of {user!r} is in {settings.clickstream_topic}-{partition}")
 
-    async def replay(file: str, speed: float) -> None:
-        """Send the events of FILE (CSV or JSONL, also .gz) to the clickstream topic."""
-        await _replay(settings, read_events(Path(file)), speed)
-
     _register_recompute(app, settings)
     app.command()(command(topics))
     app.command()(command(check))
@@ -88,6 +84,14 @@ def register(app: Any, settings: Settings) -> None:
         click.argument("user"),
         click.option("--session", is_flag=True, help="USER is an anonymous session id."),
     )(command(erase))
+    _register_replay(app, settings)
+
+
+def _register_replay(app: Any, settings: Settings) -> None:
+    async def replay(file: str, speed: float) -> None:
+        """Send the events of FILE (CSV or JSONL, also .gz) to the clickstream topic."""
+        await _replay(settings, read_events(Path(file)), speed)
+
     app.command(
         click.argument("file"),
         click.option(
