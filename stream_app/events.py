@@ -78,7 +78,13 @@ class EventBatch(NamedTuple):
     rejects: list[Reject]
 
 
-_decode = msgspec.json.Decoder(Event).decode
+_decode_json = msgspec.json.Decoder(Event).decode
+
+
+def _decode(value: bytes) -> Event:
+    if not value.isascii():
+        value.decode()  # the JSON decoder does not look into the fields it skips
+    return _decode_json(value)
 
 
 class EventDecoder:

@@ -43,6 +43,7 @@ EXAMPLES: list[tuple[str, bytes | None]] = [
     ("empty", b""),
     ("oversize", event(query="x" * SETTINGS.event_bytes_max)),
     ("not_utf8", b'{"event":"\xff\xfe"}'),
+    ("not_utf8", event()[:-1] + b',"colour":"\xff"}'),  # in a field that is not read
     ("not_utf8", "{}".encode("utf-16")),
     ("malformed_json", b"not json"),
     ("malformed_json", event()[:-1]),
@@ -152,6 +153,7 @@ def test_what_was_paid_is_price_times_quantity() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
+    assert not decoded(event(colour="hellgrün")).rejects
     assert not decoded(event(colour="red", nested={"a": [1, {"b": None}]})).rejects
 
 
