@@ -24,6 +24,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "settings": ("errors", "pydantic"),
     "core": ("errors", "numpy scipy numba"),
     "core.intent_trees": ("errors core", "numpy sklearn"),
+    "core.catalog": ("errors core hashing", "numpy"),
+    "core.words": ("hashing", ""),
     "core.support": ("errors core", "numpy scipy sklearn"),
     "retrying": ("errors", ""),
     "user_cache": ("", ""),
