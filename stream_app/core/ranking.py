@@ -12,7 +12,11 @@ from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 from stream_app.core.revisits import Recent, Row, new_recent, recent_items
 from stream_app.core.scoring import (
     FORWARD,
+    POPULAR,
+    REPEAT,
+    RETURN,
     SOURCES,
+    SOURCES_N,
     TWO_HOP,
     View,
     Work,
@@ -25,12 +29,21 @@ from stream_app.core.scoring import (
     place_of,
     scales,
 )
+from stream_app.core.scoring_extra import (
+    Added,
+    Extra,
+    added,
+    added_scales,
+    blend_added,
+    place_added,
+)
 from stream_app.core.scoring_select import explain, select_top, use_revisits
 from stream_app.core.tables import ItemTables
 from stream_app.errors import ConfigurationError
 
 LISTS = ("home", "cart")
 HOME, CART = range(2)
+_BLENDED = np.array([s for s in range(SOURCES_N) if s not in (REPEAT, RETURN)])
 
 
 class Popular(NamedTuple):
@@ -111,6 +124,7 @@ def rank_batch(
     growth: NDArray[np.float64],
     partition: NDArray[np.void],
     popular: NDArray[np.int64],
+    extra: Added,
     model: Model,
     weights: NDArray[np.float64],
     exclude_seen: bool,
@@ -120,6 +134,7 @@ def rank_batch(
 ) -> None:
     """Fill ``out[i]`` with list ``which[i]`` of ``users[rows[i]]``."""
     context = np.zeros(RING_MAX, np.int64)
+    added_factors = np.zeros(SOURCES_N)
     from_tables = weights[: FORWARD + 1].sum() > 0.0
     for i in range(len(rows)):
         user, g = users[rows[i]], growth[i]
@@ -127,10 +142,14 @@ def rank_batch(
         near = context[: min(context_n, CONTEXT_MAX)]
         direct_n = add_direct(view, near, g, model, work) if from_tables else 0
         n = add_two_hop(view, direct_n, model, work) if weights[TWO_HOP] > 0.0 else direct_n
+        n = place_added(extra, i, n, work)
         n = add_others(view, popular, context[:own_n], direct_n, n, g, model, work)
-        sure = confidence(view, near, g, model)
-        factors = scales(n, weights, model.blend_share * sure, work)
+        share = model.blend_share * confidence(view, near, g, model)
+        factors = scales(n, weights, share, work)
         blend(n, factors, work)
+        if extra.starts[i + 1] > extra.starts[i]:
+            added_scales(extra, i, weights, share, added_factors)
+            blend_added(extra, i, added_factors, n, work)
         use_revisits(view, context, own_n, recent, partition[0], g, model, weights, work, n)
         _exclude(user, which[i], keys, slots, exclude_seen, work, n)
         count = select_top(view.nodes, work, n, out.nodes[i], out.scores[i])
@@ -140,6 +159,9 @@ def rank_batch(
             near,
             context[:own_n],
             factors,
+            extra,
+            i,
+            added_factors,
             model,
             work,
             n,
@@ -155,7 +177,7 @@ def source_weights(model: Model, sources: Set[str]) -> NDArray[np.float64]:
 
     Raises :class:`~stream_app.errors.ConfigurationError` for a name that is none of them.
 
-    >>> source_weights(Model(), {"two_hop", "repeat"}).tolist()
+    >>> source_weights(Model(), {"two_hop", "repeat"})[:6].tolist()
     [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
     """
     unknown = sorted(sources - set(SOURCES))
@@ -164,13 +186,23 @@ def source_weights(model: Model, sources: Set[str]) -> NDArray[np.float64]:
             f"sources {', '.join(unknown) or '(none)'}: choose of {', '.join(SOURCES)}"
         )
     on = np.array([name in sources for name in SOURCES], np.float64)
-    on[:4] *= (
-        model.weight_direct,
-        model.weight_two_hop,
-        model.weight_forward,
-        model.weight_popular,
+    on[_BLENDED] *= np.array(
+        [
+            model.weight_direct,
+            model.weight_two_hop,
+            model.weight_forward,
+            model.weight_popular,
+            model.weight_content,
+            model.weight_embedding,
+            model.weight_user_knn,
+            model.weight_segment,
+            model.weight_trending,
+            model.weight_exploration,
+        ]
     )
-    on[:4] /= max(on[:4].sum(), 1e-300)
+    # What sources outside give comes on top of the tables': a share of one is that of the tables.
+    base = on[: POPULAR + 1].sum() or on[_BLENDED].sum()
+    on[_BLENDED] /= max(base, 1e-300)
     return on
 
 
@@ -193,6 +225,7 @@ class Ranker:
         self.exclude_seen = exclude_seen
         self._weights = source_weights(tables.model, set(SOURCES) if sources is None else sources)
         self._recent = new_recent()
+        self._added = 0  # candidates from outside that the work space has room for, per list
         self._work = new_work(1024, tables.model)
 
     def rank(
@@ -203,12 +236,19 @@ class Ranker:
         ts: NDArray[np.float64],
         partition: NDArray[np.void],
         popular: Popular,
+        extra: Extra | None = None,
     ) -> Lists:
-        """Lists ``which (n,) uint8`` of ``users[rows]`` as of event times ``ts (n,)``, seconds."""
+        """Lists ``which (n,) uint8`` of ``users[rows]`` as of event times ``ts (n,)``, seconds.
+
+        ``extra`` are candidates for these lists from sources outside the kernel.
+        """
         tables = self.tables
-        if len(self._work.place) < tables.nodes_n:
-            self._work = new_work(2 * tables.nodes_n, tables.model)
         n, k = len(rows), self.list_size
+        more = added(extra, n)
+        most = int(np.diff(more.starts).max(initial=0))
+        if len(self._work.place) < tables.nodes_n or self._added < most:
+            self._added = max(self._added, 2 * most)
+            self._work = new_work(2 * tables.nodes_n, tables.model, self._added)
         out = Lists(
             np.zeros(n, np.int64),
             np.full((n, k), -1, np.int64),
@@ -227,6 +267,7 @@ class Ranker:
             tables.growths(ts),
             partition,
             popular.nodes,
+            more,
             tables.model,
             self._weights,
             self.exclude_seen,

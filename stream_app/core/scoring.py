@@ -19,7 +19,24 @@ from stream_app.core.jit import inlined, kernel
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 
 DIRECT, TWO_HOP, FORWARD, POPULAR, REPEAT, RETURN = range(6)
-SOURCES = ("co_occurrence", "two_hop", "next_item", "popularity", "repeat", "return")
+CONTENT, EMBEDDING, USER_KNN, SEGMENT, TRENDING, EXPLORATION = range(6, 12)
+SOURCES = (
+    "co_occurrence",
+    "two_hop",
+    "next_item",
+    "popularity",
+    "repeat",
+    "return",
+    # From outside the kernel, as stream_app.core.scoring_extra.Extra:
+    "content",
+    "embedding",
+    "user_knn",
+    "segment",
+    "trending",
+    "exploration",
+)
+SOURCES_N = len(SOURCES)
+OWN_N = 6  # sources of the tables and of the customer's own items: there without an Extra
 Row = Any
 Floats = NDArray[np.float32]
 Scales = tuple[Any, Any, Any, Any]
@@ -43,10 +60,13 @@ class Work(NamedTuple):
     revisit: Floats  # per recent item of the customer: the probability that it comes next
 
 
-def new_work(nodes: int, model: Model) -> Work:
-    """Work space for up to ``nodes`` items."""
+def new_work(nodes: int, model: Model, added: int = 0) -> Work:
+    """Work space for up to ``nodes`` items, and ``added`` candidates from outside per list."""
     candidates = (
-        (CONTEXT_MAX + model.two_hop_max) * model.neighbours_max + model.popular_max + RING_MAX
+        (CONTEXT_MAX + model.two_hop_max) * model.neighbours_max
+        + model.popular_max
+        + RING_MAX
+        + added
     )
     return Work(
         np.zeros(nodes, np.int32),
@@ -215,14 +235,14 @@ def add_others(
             n += 1
     _weigh(view.nodes, node, start, n, model.mass_prior * g, rarity, work.popular)
     for t in range(n):
-        two_hop[t] *= _flat(rarity[t])  # mass ** -3/8: hubs count a little more than in S1
+        two_hop[t] *= flat(rarity[t])  # mass ** -3/8: hubs count a little more than in S1
         if rarity[t] == _ZERO:
             forward[t] = _ZERO
     return n
 
 
 @inlined
-def _flat(x: Any) -> Any:
+def flat(x: Any) -> Any:
     """To the power of 3/4, in square roots: four times the speed of a general power."""
     root = np.sqrt(x)
     return root * np.sqrt(root)
@@ -282,23 +302,23 @@ def blend(n: int, factors: Scales, work: Work) -> None:
     direct, two_hop, forward, popular = work.direct, work.two_hop, work.forward, work.popular
     score = work.score
     for t in range(n):
-        score[t] = (
-            a * _flat(direct[t]) + b * _flat(two_hop[t]) + c * _flat(forward[t])
-        ) + d * _flat(popular[t])
+        score[t] = (a * flat(direct[t]) + b * flat(two_hop[t]) + c * flat(forward[t])) + d * flat(
+            popular[t]
+        )
 
 
 @kernel
-def leading_source(t: int, factors: Scales, work: Work) -> int:
-    """Which source gave most of candidate ``t``'s blend."""
+def leading_source(t: int, factors: Scales, work: Work) -> tuple[int, float]:
+    """Which source of the tables gave most of candidate ``t``'s blend, and how much."""
     a, b, c, d = factors
     parts = (
-        a * _flat(work.direct[t]),
-        b * _flat(work.two_hop[t]),
-        c * _flat(work.forward[t]),
-        d * _flat(work.popular[t]),
+        a * flat(work.direct[t]),
+        b * flat(work.two_hop[t]),
+        c * flat(work.forward[t]),
+        d * flat(work.popular[t]),
     )
     which = DIRECT
     for source in range(1, 4):
         if parts[source] > parts[which]:
             which = source
-    return which
+    return which, float(parts[which])

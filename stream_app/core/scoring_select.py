@@ -17,6 +17,7 @@ from stream_app.core.scoring import (
     leading_source,
     place_of,
 )
+from stream_app.core.scoring_extra import Added, explain_added
 
 
 @kernel
@@ -105,6 +106,9 @@ def explain(
     near: NDArray[np.int64],
     own: NDArray[np.int64],
     factors: Scales,
+    extra: Added,
+    which: int,
+    added_factors: NDArray[np.float64],
     model: Model,
     work: Work,
     n: int,
@@ -115,17 +119,14 @@ def explain(
 ) -> None:
     """For each chosen node its leading source, and the ``near`` item that points to it most."""
     place = work.place
+    most = np.zeros(len(chosen))
     for i in range(len(chosen)):
         t = place_of(place, work.node, chosen[i], n)
-        sources[i] = leading_source(t, factors, work)
+        sources[i], most[i] = leading_source(t, factors, work)
     strength = np.zeros(len(chosen))
     # From here on ``place`` finds the chosen ones: the candidates are done with.
     for i in range(len(chosen)):
         place[chosen[i]] = i
-    for q in range(len(own)):
-        i = place[own[q]] if own[q] >= 0 else len(chosen)
-        if i < len(chosen) and chosen[i] == own[q] and 2.0 * work.revisit[q] > scores[i]:
-            sources[i] = REPEAT if q == 0 else RETURN
     for d in range(len(near)):
         u = near[d]
         if u < 0 or view.nodes[u].row < 0 or view.nodes[u].mass <= 0.0:
@@ -140,3 +141,8 @@ def explain(
                 if s > strength[i]:
                     strength[i] = s
                     because[i] = u
+    explain_added(extra, which, added_factors, place, chosen, most, sources, because)
+    for q in range(len(own)):
+        i = place[own[q]] if own[q] >= 0 else len(chosen)
+        if i < len(chosen) and chosen[i] == own[q] and 2.0 * work.revisit[q] > scores[i]:
+            sources[i] = REPEAT if q == 0 else RETURN

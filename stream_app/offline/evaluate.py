@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stream_app.core import metrics
 from stream_app.core.journey import STEPS
 from stream_app.core.model import KIND, KIND_WEIGHTS, Model
-from stream_app.core.scoring import SOURCES
+from stream_app.core.scoring import OWN_N, SOURCES
 from stream_app.errors import ConfigurationError, EventFileError
 from stream_app.hashing import stable_hash
 from stream_app.offline.engine import Engine
@@ -56,7 +56,7 @@ class Question:
 
     def variants(self) -> list[frozenset[str] | None]:
         """What to rank with: the wanted blend first, then single sources."""
-        alone = SOURCES if self.sources is None else sorted(self.sources)
+        alone = SOURCES[:OWN_N] if self.sources is None else sorted(self.sources)
         return [self.sources, *(frozenset({name}) for name in alone if self.compare)]
 
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from stream_app.core.learn import EVENT
 from stream_app.core.model import KIND, Model
 from stream_app.core.ranking import Lists, Popular, Ranker
+from stream_app.core.scoring import OWN_N, SOURCES_N
+from stream_app.core.scoring_extra import Extra
 from stream_app.core.state import decode_users
 from stream_app.core.tables import ItemTables
 from tests.core.logs import START_S, Related, Stream
@@ -35,6 +37,7 @@ class World(NamedTuple):
         exclude_seen: bool = False,
         which: int = 0,
         sources: frozenset[str] | None = None,
+        extra: Extra | None = None,
     ) -> Lists:
         """Lists of all customers as of their last event."""
         ranker = Ranker(self.tables, list_size=size, exclude_seen=exclude_seen, sources=sources)
@@ -46,6 +49,7 @@ class World(NamedTuple):
             self.users["last_ts"],
             self.partition,
             self.popular,
+            extra,
         )
 
 
@@ -72,6 +76,26 @@ def world(seed: int, *, events: int = 600, items: int = 80, customers: int = 12)
         stream.partition,
         tables,
         most_popular(tables),
+    )
+
+
+def from_outside(w: World, seed: int, *, per_source: int = 6, lists: int | None = None) -> Extra:
+    """Candidates of every source outside the kernel for every list, also of unknown items."""
+    rng = np.random.default_rng(seed)
+    n = len(w.users) if lists is None else lists
+    strange = w.tables.ensure(np.array([item_id(9_000 + k) for k in range(8)], np.uint64))
+    pool = np.concatenate((np.arange(w.tables.nodes_n - 8), strange))
+    starts, nodes, sources = [0], [], []
+    for _ in range(n):
+        for source in range(OWN_N, SOURCES_N):
+            nodes.append(rng.choice(pool, per_source, replace=False))
+            sources.append(np.full(per_source, source, np.uint8))
+        starts.append(starts[-1] + per_source * (SOURCES_N - OWN_N))
+    return Extra(
+        np.array(starts),
+        np.concatenate(nodes).astype(np.int64),
+        rng.random(starts[-1]).astype(np.float32),
+        np.concatenate(sources),
     )
 
 

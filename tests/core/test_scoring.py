@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from stream_app.core.learn import EVENT
 from stream_app.core.model import CONTEXT_MAX, KIND, Model
 from stream_app.core.ranking import CART, Lists, Popular, Ranker, source_weights
 from stream_app.core.revisits import new_recent, recent_items
-from stream_app.core.scoring import SOURCES
+from stream_app.core.scoring import DIRECT, FORWARD, POPULAR, SOURCES, TWO_HOP
 from stream_app.core.state import new_partition
 from stream_app.core.tables import ItemTables
 from stream_app.errors import ConfigurationError
 from tests.core.logs import START_S, Related, Stream
-from tests.core.scored import World, item_id, most_popular, pair_weights, world
+from tests.core.scored import World, from_outside, item_id, most_popular, pair_weights, world
 
 BLENDED = frozenset(SOURCES[:4])
 single_precision = 2e-5  # relative: candidates are summed in float32
@@ -32,9 +33,12 @@ def ring_of(user: NDArray[np.void]) -> list[int]:
 
 
 def expected_scores(
-    w: World, user: NDArray[np.void], sources: frozenset[str]
+    w: World,
+    user: NDArray[np.void],
+    sources: frozenset[str],
+    outside: Mapping[int, NDArray[np.float64]] | None = None,
 ) -> NDArray[np.float64]:
-    """Every item's blended score, by products of dense matrices."""
+    """Every item's blended score, by products of dense matrices; ``outside`` by source number."""
     t, model = w.tables, w.tables.model
     nodes = t.nodes[: t.nodes_n]
     forward, backward = pair_weights(t)
@@ -51,14 +55,18 @@ def expected_scores(
     touched = (direct > 0) | (two_hop > 0)
     touched[w.popular.nodes] = True
     touched[t.lookup(np.array(ring_of(user), np.uint64))] = True
-    values = [direct, two_hop, forward[near[0]], np.where(touched, nodes["popularity"], 0.0)]
+    for value in (outside or {}).values():
+        touched |= value > 0
+    values = {DIRECT: direct, TWO_HOP: two_hop, FORWARD: forward[near[0]]}
+    values |= {POPULAR: np.where(touched, nodes["popularity"], 0.0), **(outside or {})}
     found = fade @ nodes["found"][near] / g
     moved = fade @ (nodes["out"] - nodes["repeats"])[near] / g
     sure = (found + model.found_prior * model.found_rate) / (moved + model.found_prior)
     weights = source_weights(model, sources)
     score = np.zeros(t.nodes_n)
-    for weight, value in zip(weights, values, strict=False):
-        score += model.blend_share * sure * weight * (value / max(value.sum(), 1e-300)) ** 0.75
+    for source, value in values.items():
+        share = model.blend_share * sure * weights[source]
+        score += share * (value / max(value.sum(), 1e-300)) ** 0.75
     return score
 
 
@@ -119,7 +127,8 @@ def fingerprint() -> str:
     """Everything scoring returns for one small world, compiled or not."""
     w = world(5, events=60, items=15, customers=3)
     digest = hashlib.blake2b()
-    for lists in (w.rank(), w.rank(exclude_seen=True), w.rank(which=CART)):
+    extra = from_outside(w, 2)
+    for lists in (w.rank(), w.rank(exclude_seen=True), w.rank(which=CART), w.rank(extra=extra)):
         for array in lists:
             digest.update(array.tobytes())
     digest.update(w.partition.tobytes())
@@ -236,15 +245,16 @@ def test_items_whose_masses_were_not_read_are_left_out() -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_one_source_alone_gives_only_its_own(source: str) -> None:
-    lists = world(4).rank(sources=frozenset({source}))
+    w = world(4)
+    lists = w.rank(sources=frozenset({source}), extra=from_outside(w, 1))
     shown = lists.sources[lists.nodes >= 0]
     assert {SOURCES[number] for number in shown.tolist()} == {source}
 
 
 def test_an_unknown_source_is_named_with_the_cure() -> None:
     tables = ItemTables(Model(), rows_max=1, nodes_max=1)
-    with pytest.raises(ConfigurationError, match=r"trending.*two_hop"):
-        Ranker(tables, list_size=1, sources=frozenset({"trending"}))
+    with pytest.raises(ConfigurationError, match=r"magic.*two_hop"):
+        Ranker(tables, list_size=1, sources=frozenset({"magic"}))
     with pytest.raises(ConfigurationError, match="none"):
         Ranker(tables, list_size=1, sources=frozenset())
 
