@@ -253,7 +253,11 @@ class Relate:
         tables = self._items.tables
         nodes = tables.ensure(ids)
         out, scores, counts = similar_items(
-            tables, nodes, size=self._settings.similar_size, ts=owned.meta.last_ts
+            tables,
+            nodes,
+            size=self._settings.similar_size,
+            ts=owned.meta.last_ts,
+            reading=self._settings.similar_reading,
         )
         direct, nothing = np.full(out.shape, DIRECT, np.uint8), np.full(out.shape, -1)
         texts = self._items.render(Lists(counts, out, scores, direct, nothing))

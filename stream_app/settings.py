@@ -90,6 +90,9 @@ class Settings(BaseModel):
     )
     list_size: int = Field(10, ge=1, le=100, description="items per list")
     similar_size: int = Field(20, ge=1, le=50, description="items per similar:<item_id>")
+    similar_reading: Literal["cosine", "jaccard"] = Field(
+        "cosine", description="how counts of pairs are read for similar:<item_id>"
+    )
     trending_size: int = Field(50, ge=1, le=200, description="items of trending:all")
     exclude_seen: bool = Field(False, description="leave recently seen items out of the lists")
     refresh_s: float = Field(

@@ -1,4 +1,4 @@
-"""Item-to-item lists: the neighbours of one item by the cosine reading of its counts."""
+"""Item-to-item lists: the neighbours of one item by the cosine or the Jaccard reading of counts."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,17 +7,20 @@ from stream_app.core.jit import kernel
 from stream_app.core.scoring import View
 from stream_app.core.tables import ItemTables
 
+READINGS = ("cosine", "jaccard")
+
 
 @kernel
 def similar_nodes(
     view: View,
     nodes: NDArray[np.int64],
     prior: float,
+    jaccard: bool,
     out: NDArray[np.int64],
     scores: NDArray[np.float64],
     counts: NDArray[np.int64],
 ) -> None:
-    """For each node its best neighbours, s / sqrt(m_y * (m_c + prior)), ties by id."""
+    """For each node its best neighbours, ties by id."""
     size = out.shape[1]
     for i in range(len(nodes)):
         y = nodes[i]
@@ -27,10 +30,11 @@ def similar_nodes(
         if row >= 0 and mass > 0.0:
             for k in range(view.filled[row]):
                 c = view.neighbour[row, k]
-                s = view.forward[row, k] + view.backward[row, k]
+                s = float(view.forward[row, k] + view.backward[row, k])
                 if c == y or s <= 0.0 or view.nodes[c].known == 0:
                     continue
-                v = s / np.sqrt(mass * (max(view.nodes[c].mass, 0.0) + prior))
+                other = max(view.nodes[c].mass, 0.0) + prior
+                v = s / max(mass + other - s, s) if jaccard else s / np.sqrt(mass * other)
                 if m == size:
                     if v <= scores[i, m - 1]:
                         continue
@@ -50,13 +54,24 @@ def similar_nodes(
 
 
 def similar_items(
-    tables: ItemTables, nodes: NDArray[np.int64], *, size: int, ts: float
+    tables: ItemTables,
+    nodes: NDArray[np.int64],
+    *,
+    size: int,
+    ts: float,
+    reading: str = "cosine",
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Neighbour nodes ``(n, size)``, scores ``(n, size)`` and counts ``(n,)`` as of time ``ts``."""
+    """Neighbour nodes ``(n, size)``, scores ``(n, size)`` and counts ``(n,)`` as of time ``ts``.
+
+    With s the decayed count of a pair, m the sum of an item's pairs and p a small prior that keeps
+    rare items from the top, the score is s / √(m_y (m_c + p)), or by the ``jaccard`` ``reading``
+    s / (m_y + m_c + p − s).
+    """
+    assert reading in READINGS
     out = np.full((len(nodes), size), -1, np.int64)
     scores = np.zeros((len(nodes), size))
     counts = np.zeros(len(nodes), np.int64)
     view = View(tables.nodes, tables.neighbour, tables.forward, tables.backward, tables.filled)
     prior = tables.model.mass_prior * tables.growth(ts)
-    similar_nodes(view, nodes, prior, out, scores, counts)
+    similar_nodes(view, nodes, prior, reading == "jaccard", out, scores, counts)
     return out, scores, counts
