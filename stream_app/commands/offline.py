@@ -88,6 +88,7 @@ def register(app: Any, settings: Settings) -> None:
         _JSON,
     )(command(evaluate))
     _register_fits(app)
+    _register_demand(app)
 
 
 def _register_fits(app: Any) -> None:
@@ -130,3 +131,43 @@ def _print(result: dict[str, Any]) -> None:
                 label, str(row.get("n", result["n"])), f"{row['hit_rate']:.4f}", f"{row['mrr']:.4f}"
             )
         console.print(split)
+
+
+def _register_demand(app: Any) -> None:
+    async def evaluate_demand(
+        file: str, horizon: int, warm: int, step: int, service_level: float, json_only: bool
+    ) -> None:
+        """Forecast the demand of FILE's items day by day, beside naive forecasts."""
+        from stream_app.offline.demand import run_evaluate_demand
+
+        run_evaluate_demand(
+            file,
+            horizon_days=horizon,
+            warm_days=warm,
+            step_days=step,
+            service_level=service_level,
+            json_only=json_only,
+        )
+
+    app.command(
+        click.option("--file", type=_FILE, required=True, help="Event file with purchases."),
+        click.option(
+            "--horizon", type=click.IntRange(1, 56), default=7, show_default=True, help="Days."
+        ),
+        click.option(
+            "--warm",
+            type=click.IntRange(7, 3650),
+            default=63,
+            show_default=True,
+            help="Days that are only learned.",
+        ),
+        click.option(
+            "--step",
+            type=click.IntRange(1, 365),
+            default=7,
+            show_default=True,
+            help="Days between two forecasts.",
+        ),
+        click.option("--service-level", type=click.FloatRange(0.5, 0.999), default=0.95),
+        _JSON,
+    )(command(evaluate_demand))
