@@ -10,7 +10,7 @@ experts that differ in how far they trust a single busy week:
 
 The experts are mixed by the exponentially weighted forecaster on absolute loss (Vovk 1990;
 Littlestone & Warmuth 1994), so that a shop's own demand decides; days of a week share the
-partition's weekday profile (seasonality). Everything is a function of the sales and their event time.
+partition's weekday profile (seasonality). Everything is a function of the sales and their time.
 """
 
 from typing import NamedTuple
