@@ -60,6 +60,7 @@ class Texts(NamedTuple):
     brand: str = ""
     currency: str = ""
     tags: tuple[str, ...] = ()
+    item_id: str = ""
 
 
 class CatalogView(NamedTuple):
@@ -199,12 +200,12 @@ class Catalog:
         return self.tokens_of.get(row)
 
     def texts(self, row: int) -> Texts:
-        """Title, category path, brand, currency and tags of an item."""
+        """Title, category path, brand, currency, tags and id of an item; empty when deleted."""
         parts = self._texts.get(row).tobytes().decode("utf-8", "surrogatepass").split("\x1e")
         if len(parts) < len(Texts._fields):
             return Texts()
-        title, category, brand, currency, tags = parts
-        return Texts(title, _split(category), brand, currency, _split(tags))
+        title, category, brand, currency, tags, item_id = parts
+        return Texts(title, _split(category), brand, currency, _split(tags), item_id)
 
     def changed_since(self, version: int) -> NDArray[np.int64]:
         """Rows changed after ``version``, ascending."""
@@ -367,7 +368,7 @@ def brand_hash(brand: str) -> int:
 
 
 def _packed(item: CatalogItem) -> NDArray[np.uint8]:
-    parts = (item.title, item.category, item.brand, item.currency, item.tags)
+    parts = (item.title, item.category, item.brand, item.currency, item.tags, item.item_id)
     clean = [
         "\x1f".join(part[:TEXT_CHARS_MAX].translate(_SEPARATORS) for part in _several(value))
         for value in parts
