@@ -51,7 +51,7 @@ def test_an_item_is_found_by_the_hash_of_its_id_with_all_that_was_said_of_it() -
     assert catalog.category_top[row] == short_hash("Men")
     assert catalog.brand[row] == short_hash("Acme")
     assert catalog.texts(row) == Texts(
-        "Red running shoe", ("Men", "Shoes"), "Acme", "EUR", ("new", "red")
+        "Red running shoe", ("Men", "Shoes"), "Acme", "EUR", ("new", "red"), SHOE.item_id
     )
     words = ["red", "running", "shoe", "men", "shoes", "acme", "new"]
     assert catalog.tokens(row).tolist() == [short_hash(word) for word in words]
@@ -63,7 +63,7 @@ def test_unknown_numbers_are_nan_and_unknown_texts_are_empty() -> None:
     (row,) = catalog.upsert([CatalogItem("x")]).tolist()
     assert np.isnan([catalog.price[row], catalog.stock[row], catalog.margin[row]]).all()
     assert (catalog.category[row], catalog.brand[row]) == (0, 0)
-    assert catalog.texts(row) == Texts()
+    assert catalog.texts(row) == Texts(item_id="x")
     assert len(catalog.tokens(row)) == 0
 
 
