@@ -15,11 +15,11 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from faults.catalogue import STRIKES
 from faults.checks import Verdict, verdict
 from faults.cluster import Cluster
-from faults.kinds import STRIKES
 from faults.options import Options, parsed
-from faults.schedule import Fault, schedule
+from faults.schedule import WORKERS, Fault, schedule
 
 RECOVERY_TIMEOUT_S = 60.0
 FINAL_TIMEOUT_S = 90.0
@@ -46,12 +46,13 @@ async def run(options: Options, *, keep_logs: Path | None = None) -> tuple[list[
         struck: list[Struck] = []
         for fault in [] if late else schedule(options):
             struck.append(await _strike(cluster, fault))
-        await cluster.stop_load()
+        await cluster.load.stop()
         rest = late or await cluster.settled(timeout_s=FINAL_TIMEOUT_S)
         exits = {w.name: w.exits for w in cluster.workers if w.exits}
         if exits:
             console.print(f"workers ended by themselves and were started again: {exits}")
-        codes = [await worker.stop() for worker in cluster.workers[:2]]
+        await cluster.stop_watching()
+        codes = [await worker.stop() for worker in cluster.workers[:WORKERS]]
         result = await verdict(cluster)
         for place, n in rest.items():
             result.counts["lost"] += n
@@ -82,8 +83,8 @@ async def _strike(cluster: Cluster, fault: Fault) -> Struck:
         struck.recovery_s = float("inf") if rest else time.monotonic() - ended
     shown = "not waited for" if struck.recovery_s is None else f"{struck.recovery_s:.1f} s"
     console.print(
-        f"{fault.number:3d} {fault.kind:<18} worker {fault.worker} strength {fault.strength:.2f}"
-        f"  lasted {struck.seconds:4.1f} s  recovery {shown}  sent {cluster.sent:,}"
+        f"{fault.number:3d} {fault.kind:<26} worker {fault.worker} strength {fault.strength:.2f}"
+        f"  lasted {struck.seconds:4.1f} s  recovery {shown}  sent {cluster.load.sent:,}"
     )
     return struck
 

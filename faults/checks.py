@@ -3,16 +3,20 @@
 ``verify`` recomputes customers and items from the log and compares lists on the topic with Redis.
 """
 
+import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from redis import Redis
 
 from faults.cluster import Cluster
 from stream_app.adapters.topics import consume
 from stream_app.commands.verify import verified
 
 EXAMPLES_MAX = 40
+PUBLIC = (b"rec:", b"similar:", b"trending:", b"profile:", b"segment:")
 
 
 @dataclass
@@ -42,6 +46,12 @@ async def verdict(cluster: Cluster) -> Verdict:
     found.counts["fallen_cursors"] = len(cluster.fallen_cursors)
     for fall in cluster.fallen_cursors:
         found.note(f"a stored cursor fell although the store was not restarted: {fall}")
+    found.counts["early_commits"] = len(cluster.early_commits)
+    for early in cluster.early_commits:
+        found.note(f"the group was told more than is stored: {early}")
+    found.counts["leaks"] = len(leaks := await _leaks(cluster))
+    for leak in leaks:
+        found.note(f"left behind: {leak}")
     found.counts["fallen_versions"] = await _fallen_versions(cluster, found)
     found.examples += cluster.problems
     return found
@@ -65,3 +75,31 @@ async def _fallen_versions(cluster: Cluster, found: Verdict) -> int:
             )
         highest[place] = max(version, highest.get(place, 0))
     return fallen
+
+
+async def _leaks(cluster: Cluster) -> list[str]:
+    """Processes of workers that have ended, files they left, keys that are none of ours."""
+    found = []
+    for worker in cluster.workers:
+        if worker.running:
+            continue  # a check in the middle of things
+        found += [f"a process of {worker.name}" for pid in worker.pids if _group_exists(pid)]
+        found += [f"{worker.name}: {path.name}" for path in worker.home.glob("*")]
+    prefix = cluster.settings.redis_prefix.encode()
+    state = re.compile(re.escape(prefix) + rb"\{[ui]\d+\}(#cursor|:.+)", re.DOTALL)
+    with Redis.from_url(cluster.valkey.url, protocol=2) as client:
+        for key in client.scan_iter(count=1_000):
+            forever = key.endswith(b"#cursor")
+            if not (state.fullmatch(key) or key.startswith(PUBLIC)):
+                found.append(f"the key {key!r}")
+            elif not forever and client.ttl(key) < 0:
+                found.append(f"the key {key!r} without a lifetime")
+    return found
+
+
+def _group_exists(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except (ProcessLookupError, PermissionError):  # gone, or the number is another's by now
+        return False
+    return True

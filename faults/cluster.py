@@ -1,40 +1,35 @@
-"""What the faults strike: Kafka, Valkey with its log on disk, a proxy and a worker each, load."""
+"""What the faults strike: Kafka, Valkey with its log on disk, workers behind proxies, load."""
 
 import asyncio
 import os
 import shutil
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
+from faults.load import Load
 from faults.options import Options
 from faults.proxy import Proxy
 from faults.schedule import WORKERS
 from faults.workers import SupervisedWorker
-from stream_app.adapters.kafka import KafkaLog
-from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.redis_store import RedisStore
 from stream_app.adapters.topics import ensure_topics
-from stream_app.embedded import valkey_server
+from stream_app.embedded import free_port, valkey_server
 from stream_app.errors import StoreUnavailable
 from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, Record
-from stream_app.retrying import retrying
+from stream_app.ports import ITEMS, USERS
 from stream_app.settings import Settings, load_settings
-from stream_app.simulator import LIVE, Shop
 from stream_app.worker import redis_store, topic_specs
-from tests.servers import ApacheKafka
+from tests.servers import ApacheKafka, Listener
 
-TICK_S = 0.1
 POLL_S = 0.25
-DIRTY_SHARE = 0.08
-ITEMS_N, CUSTOMERS_N = 400, 300
+SPARE = 2  # Kafka listener of the workers that come and go
 Places = dict[tuple[str, int], int]  # (topic, partition) → offset
 
 
@@ -44,26 +39,31 @@ class Cluster:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.dir = Path(tempfile.mkdtemp(prefix="stream-app-faults-"))
-        self.kafka = ApacheKafka()
+        ports = [(free_port(), free_port()) for _ in range(WORKERS + 1)]
+        self.kafka = ApacheKafka(
+            listeners=[Listener(f"W{n}", port, proxy) for n, (port, proxy) in enumerate(ports)]
+        )
+        self.kafka_proxies = [Proxy(port, port=proxy) for port, proxy in ports]
         self.valkey = valkey_server(data_dir=self.dir / "valkey", appendfsync="everysec")
-        self.settings: Settings = load_settings(self._environment(self.valkey.url))
+        self.settings: Settings = load_settings(
+            self._environment(self.kafka.bootstrap, self.valkey.url)
+        )
         self.proxies: list[Proxy] = []
         self.workers: list[SupervisedWorker] = []
         self.store: RedisStore = redis_store(self.settings)
-        self.log = KafkaLog([self.kafka.bootstrap], client_id="faults-load")
-        self.sent = 0
+        self.load = Load(options, self.settings, self.kafka.bootstrap)
         self.store_lives = 0  # of Valkey: cursors may fall between two of them, and only then
         self.fallen_cursors: list[str] = []
+        self.clock_off_s = 0.0  # of the workers
+        self.early_commits: list[str] = []
         self.problems: list[str] = []
-        self.loading = asyncio.Event()
-        self.loading.set()
         self._seen: tuple[int, Places] = (0, {})
-        self._load: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
-    def _environment(self, redis_url: str) -> dict[str, str]:
+    def _environment(self, bootstrap: str, redis_url: str) -> dict[str, str]:
         options = self.options
         return {
-            "STREAM_APP_KAFKA_URL": f"kafka://{self.kafka.bootstrap}",
+            "STREAM_APP_KAFKA_URL": f"kafka://{bootstrap}",
             "STREAM_APP_REDIS_URL": redis_url,
             "STREAM_APP_REDIS_TIMEOUT_S": "2",
             "STREAM_APP_CLICKSTREAM_PARTITIONS": str(options.partitions),
@@ -77,38 +77,51 @@ class Cluster:
         await asyncio.gather(
             asyncio.to_thread(self.kafka.start), asyncio.to_thread(self.valkey.start)
         )
+        for kafka_proxy in self.kafka_proxies:
+            await kafka_proxy.start()
         await ensure_topics(topic_specs(self.settings), brokers=[self.kafka.bootstrap])
         for number in range(WORKERS):
-            self.workers.append(await self._worker(f"worker-{number}"))
+            self.workers.append(await self.worker(f"worker-{number}", number))
         for worker in self.workers:
             worker.start()
-        self._load = asyncio.create_task(self._feed())
+        self.load.start()
+        self._watch = asyncio.create_task(self.watch_commits())
 
-    async def _worker(self, name: str) -> SupervisedWorker:
+    async def stop_watching(self) -> None:
+        """From now on nobody looks at the committed offsets."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+    async def worker(self, name: str, listener: int = SPARE) -> SupervisedWorker:
+        """A worker with proxies of its own, not started; the caller ends it."""
         proxy = Proxy(self.valkey.port)
         await proxy.start()
         self.proxies.append(proxy)
-        ours = self._environment(f"redis://127.0.0.1:{proxy.port}/0")
+        ours = self._environment(
+            f"127.0.0.1:{self.kafka_proxies[listener].port}", f"redis://127.0.0.1:{proxy.port}/0"
+        )
         others = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_APP_")}
-        return SupervisedWorker(
+        worker = SupervisedWorker(
             name, others | ours, self.dir / f"{name}.log", guard=self.options.guard
         )
+        worker.set_clock(self.clock_off_s)
+        return worker
 
     async def extra_worker(self) -> SupervisedWorker:
         """One more that joins the group now; the caller stops it."""
-        worker = await self._worker(f"extra-{len(self.proxies)}")
+        worker = await self.worker(f"extra-{len(self.proxies)}")
         worker.start()
         self.workers.append(worker)
         return worker
 
     async def close(self) -> None:
         """Stop everything; the directory goes as well."""
-        if self._load is not None:
-            self._load.cancel()
-            await asyncio.gather(self._load, return_exceptions=True)
+        await self.load.stop()
+        await self.stop_watching()
         for worker in self.workers:
             worker.kill()
-        for proxy in self.proxies:
+        for proxy in (*self.proxies, *self.kafka_proxies):
             await proxy.close()
         await self.store.close()
         self.kafka.kill()  # its data goes with it
@@ -116,50 +129,6 @@ class Cluster:
         self.valkey.kill()
         self.valkey.close()
         shutil.rmtree(self.dir, ignore_errors=True)
-
-    # -- load
-
-    async def _feed(self) -> None:
-        """The simulated shop at a steady rate; what Kafka does not take waits and follows."""
-        shop = Shop(
-            seed=self.options.seed,
-            n_items=ITEMS_N,
-            n_customers=CUSTOMERS_N,
-            rate=self.options.rate,
-            pace=LIVE,
-            dirty=DIRTY_SHARE,
-        )
-        last = time.monotonic()
-        while True:
-            if not self.loading.is_set():
-                await self.loading.wait()
-                last = time.monotonic()
-            due = int((time.monotonic() - last) * self.options.rate)
-            if due > 0:
-                last += due / self.options.rate
-                now = time.time()
-                times = now - TICK_S * (1.0 - np.arange(1, due + 1) / due)
-                await self._send(shop.records(shop.rows(due), times))
-                self.sent += due
-            await asyncio.sleep(TICK_S)
-
-    async def _send(self, events: list[tuple[bytes, bytes]]) -> None:
-        records: dict[int, list[Record]] = defaultdict(list)
-        for key, value in events:
-            records[partition_of(key, self.options.partitions)].append(Record(key, value))
-        topic = self.settings.clickstream_topic
-        for partition, part in records.items():
-            await retrying(
-                lambda p=partition, r=part: self.log.send(topic, p, r),  # type: ignore[misc]
-                "sending load",
-            )
-
-    async def stop_load(self) -> None:
-        """Send no more; what was being sent is there or not, the log says."""
-        assert self._load is not None
-        self._load.cancel()
-        await asyncio.gather(self._load, return_exceptions=True)
-        await self.log.stop()
 
     # -- where things stand
 
@@ -222,3 +191,37 @@ class Cluster:
             rest = await self.caught_up(await self.ends(), timeout_s=deadline - time.monotonic())
             if rest or not await self.behind(await self.ends()):
                 return rest
+
+    # -- what the group was told
+
+    async def watch_commits(self) -> None:
+        """Until cancelled: no partition's committed offset is above the cursor in the store.
+
+        Lag monitors believe the committed offset. A roll-back of the store may leave it above for
+        a while: a partition is judged again when its cursor is where both had been.
+        """
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
+        await admin.start()
+        high: Places = {}
+        life = self.store_lives
+        try:
+            while True:
+                await asyncio.sleep(POLL_S)
+                try:
+                    told = await admin.list_consumer_group_offsets(self.settings.app_id)
+                    rows = await self.accounts()
+                except (KafkaError, StoreUnavailable, OSError, TimeoutError):
+                    continue
+                said = {(tp.topic, tp.partition): int(at.offset) for tp, at in told.items()}
+                if self.store_lives != life:
+                    life = self.store_lives
+                    for place, offset in said.items():
+                        high[place] = max(high.get(place, 0), offset)
+                for place, row in rows.items():
+                    offset, cursor = said.get(place, -1), row["cursor"]
+                    known = high.get(place, 0)
+                    if offset > cursor >= known and life == self.store_lives:
+                        self.early_commits.append(f"{place}: {offset} committed, {cursor} stored")
+                    high[place] = max(known, cursor, offset)
+        finally:
+            await admin.close()

@@ -1,4 +1,4 @@
-"""The kinds of faults: each a coroutine that strikes, lasts as long as it has to, and ends."""
+"""Faults of processes: each a coroutine that strikes, lasts as long as it has to, and ends."""
 
 import asyncio
 import shutil
@@ -6,6 +6,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+
+from redis import Redis
 
 from faults.cluster import Cluster
 from faults.schedule import Fault
@@ -65,7 +67,7 @@ async def valkey_rollback_quiet(cluster: Cluster, fault: Fault) -> None:
     """The same while no events arrive: nobody commits, and the worker has to find out itself."""
     snapshot = await _snapshot(cluster, fault)
     await asyncio.sleep(fault.between(1, 4))
-    cluster.loading.clear()
+    cluster.load.flowing.clear()
     try:
         rest = await cluster.settled(timeout_s=QUIET_TIMEOUT_S)
         await _restore(cluster, snapshot)
@@ -73,7 +75,7 @@ async def valkey_rollback_quiet(cluster: Cluster, fault: Fault) -> None:
         if rest:
             cluster.problems.append(f"a roll-back without traffic stays: {rest} behind")
     finally:
-        cluster.loading.set()
+        cluster.load.flowing.set()
 
 
 async def _snapshot(cluster: Cluster, fault: Fault) -> Path:
@@ -104,6 +106,24 @@ async def valkey_pause(cluster: Cluster, fault: Fault) -> None:
         cluster.valkey.resume()
 
 
+async def valkey_out_of_memory(cluster: Cluster, fault: Fault) -> None:
+    """At its limit under ``noeviction`` every write is refused, until somebody raises it."""
+    with Redis.from_url(cluster.valkey.url, protocol=2) as admin:
+        admin.config_set("maxmemory", int(admin.info("memory")["used_memory"] * 0.9))
+        try:
+            await asyncio.sleep(fault.between(1, 6))
+        finally:
+            admin.config_set("maxmemory", 0)
+
+
+async def valkey_client_pause(cluster: Cluster, fault: Fault) -> None:
+    """CLIENT PAUSE: connected, slow to answer; writes only, or everything."""
+    with Redis.from_url(cluster.valkey.url, protocol=2) as admin:
+        for _ in range(1 + int(3 * fault.strength)):
+            admin.client_pause(int(fault.between(500, 4_000)), all=fault.strength < 0.5)
+            await asyncio.sleep(fault.between(0.6, 4.2))
+
+
 async def kafka_restart(cluster: Cluster, fault: Fault) -> None:
     """The broker is killed or stopped in order, and comes back with its data."""
     await asyncio.to_thread(cluster.kafka.kill if fault.strength < 0.5 else cluster.kafka.stop)
@@ -123,44 +143,11 @@ async def kafka_pause(cluster: Cluster, fault: Fault) -> None:
         cluster.kafka.resume()
 
 
-async def proxy_reset(cluster: Cluster, fault: Fault) -> None:
-    """Connections to Valkey end with RST, some ten times in a row."""
-    for _ in range(3 + int(15 * fault.strength)):
-        cluster.proxies[fault.worker].reset()
-        await asyncio.sleep(0.15)
-
-
-async def proxy_drop_reply(cluster: Cluster, fault: Fault) -> None:
-    """Commands are applied, their replies are lost."""
-    proxy = cluster.proxies[fault.worker]
-    proxy.drop_replies = 5 + int(40 * fault.strength)
-    await asyncio.sleep(4)
-    proxy.drop_replies = 0
-
-
-async def proxy_delay(cluster: Cluster, fault: Fault) -> None:
-    """Every reply takes longer."""
-    proxy = cluster.proxies[fault.worker]
-    proxy.delay_s = fault.between(0.02, 0.5)
-    await asyncio.sleep(4)
-    proxy.delay_s = 0.0
-
-
-async def proxy_half_open(cluster: Cluster, fault: Fault) -> None:
-    """Commands are applied, connections stay open, replies never come."""
-    proxy = cluster.proxies[fault.worker]
-    proxy.passing.clear()
-    await asyncio.sleep(fault.between(1, 5))
-    proxy.reset()
-    proxy.passing.set()
-
-
 STRIKES: dict[str, Strike] = {
     strike.__name__: strike
     for strike in (
         *(worker_kill, worker_term, worker_zombie, rebalance_storm),
         *(valkey_kill, valkey_rollback, valkey_rollback_quiet, valkey_pause),
-        *(kafka_restart, kafka_pause),
-        *(proxy_reset, proxy_drop_reply, proxy_delay, proxy_half_open),
+        *(valkey_out_of_memory, valkey_client_pause, kafka_restart, kafka_pause),
     )
 }

@@ -5,15 +5,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-GUARDS = ("fence", "cursor", "fence_and_cursor", "watermark", "outbox", "rewind")
+GUARDS = ("fence", "cursor", "watermark", "outbox", "rewind", "ack")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """``rounds`` passes over all ``kinds`` in seeded orders, at most ``faults_max`` of them.
 
-    ``rate`` is events per second of load; ``guard`` a guard of the product that the workers run
-    without, to show that the suite finds it missing.
+    ``rate`` is events per second of load, ``dirty`` the share of records that are no events,
+    ``overlap`` the share of faults whose recovery the next one does not wait for. ``guard`` is a
+    guard of the product that the workers run without, to show that the suite finds it missing.
     """
 
     seed: int
@@ -21,6 +22,8 @@ class Options:
     rate: float
     kinds: tuple[str, ...]
     faults_max: int
+    dirty: float = 0.08
+    overlap: float = 0.25
     partitions: int = 4
     session_timeout_s: float = 6.0
     guard: str = ""
@@ -41,6 +44,8 @@ def parsed(arguments: Sequence[str], kinds: Sequence[str]) -> Options:
     parser.add_argument("--rate", type=float, default=float(env("RATE", "400")))
     parser.add_argument("--kinds", default=env("KINDS", ""), help=f"of {', '.join(kinds)}")
     parser.add_argument("--faults", type=int, default=int(env("FAULTS", "1000")), help="at most")
+    parser.add_argument("--dirty", type=float, default=float(env("DIRTY", "0.08")))
+    parser.add_argument("--overlap", type=float, default=float(env("OVERLAP", "0.25")))
     parser.add_argument("--guard", default=env("GUARD", ""), choices=("", *GUARDS))
     given = parser.parse_args(arguments)
     chosen = tuple(given.kinds.replace(",", " ").split()) or tuple(kinds)
@@ -49,4 +54,15 @@ def parsed(arguments: Sequence[str], kinds: Sequence[str]) -> Options:
         parser.error(f"no such kind: {', '.join(unknown)}; there are {', '.join(kinds)}")
     if given.rounds < 1 or given.rate <= 0 or given.faults < 1:
         parser.error("rounds, rate and faults must be above 0")
-    return Options(given.seed, given.rounds, given.rate, chosen, given.faults, guard=given.guard)
+    if not (0 <= given.dirty < 0.5 and 0 <= given.overlap <= 1):
+        parser.error("dirty must lie in [0, 0.5), overlap in [0, 1]")
+    return Options(
+        given.seed,
+        given.rounds,
+        given.rate,
+        chosen,
+        given.faults,
+        dirty=given.dirty,
+        overlap=given.overlap,
+        guard=given.guard,
+    )

@@ -1,4 +1,4 @@
-"""A TCP proxy between one worker and Valkey that can do what networks do."""
+"""A TCP proxy between one worker and Valkey or Kafka that can do what networks do."""
 
 import asyncio
 from contextlib import suppress
@@ -15,19 +15,19 @@ class Proxy:
     ``passing``, while it is cleared, keeps connections open and passes no reply (half open).
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, port: int = 0) -> None:
         self._target_port = target_port
         self.delay_s = 0.0
         self.drop_replies = 0
         self.passing = asyncio.Event()
         self.passing.set()
-        self.port = 0
+        self.port = port  # 0: a free one, known after the start
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, host, 0, limit=READ_BYTES)
+        self._server = await asyncio.start_server(self._serve, host, self.port, limit=READ_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

@@ -8,7 +8,6 @@ from faults.options import Options
 # Every fault draws all of these, whether its kind uses them or not, so that schedules with the same
 # seed agree fault by fault.
 GAP_S = (0.5, 2.5)
-OVERLAP_SHARE = 0.25
 WORKERS = 2
 
 
@@ -52,7 +51,7 @@ def schedule(options: Options) -> list[Fault]:
                     worker=draw.randrange(WORKERS),
                     strength=draw.random(),
                     gap_s=draw.uniform(*GAP_S),
-                    overlaps=draw.random() < OVERLAP_SHARE,
+                    overlaps=draw.random() < options.overlap,
                 )
             )
     return faults[: options.faults_max]

@@ -1,19 +1,18 @@
-"""A worker without one of its guards: ``python -m faults.unguarded GUARD -A … worker``.
+"""Guards that a worker can be run without, to show that the suite finds each one missing.
 
-The suite must fail with it. Nothing of this is in the product: the guard is taken out of the
-imported modules before Faust starts.
+Nothing of this is in the product: :mod:`faults.instrumented` takes the guard out of the imported
+modules before Faust starts.
 """
 
 import asyncio
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import faust.cli.faust
 import numpy as np
 
 from stream_app import relating
 from stream_app.adapters import redis_store
+from stream_app.adapters.lanes import Lane, Ticket
 from stream_app.codec import Transitions
 from stream_app.core.learn import TRANSITION
 from stream_app.pipeline import Learn
@@ -41,12 +40,6 @@ def cursor() -> None:
     RawBatch.since = _uncut  # type: ignore[method-assign,assignment]
 
 
-def fence_and_cursor() -> None:
-    """Neither: the store takes what a zombie has computed from old state."""
-    fence()
-    cursor()
-
-
 def _uncut(batch: RawBatch, offset: int | None) -> RawBatch:
     return batch
 
@@ -63,6 +56,18 @@ def watermark() -> None:
         return np.concatenate(rows) if rows else np.zeros(0, TRANSITION)
 
     relating._unseen = all_of_it  # type: ignore[assignment]
+
+
+def ack() -> None:
+    """A batch counts as done when it was fetched, not when its handler has stored it."""
+    admit = Lane.admit
+
+    def admitted(lane: Lane, batch: RawBatch) -> Ticket:
+        ticket = admit(lane, batch)
+        lane.settle(ticket)
+        return ticket
+
+    Lane.admit = admitted  # type: ignore[method-assign,assignment]
 
 
 def outbox() -> None:
@@ -93,11 +98,5 @@ def _going_on(stage: type[Learn] | type[Relate]) -> None:
 
 
 GUARDS: dict[str, Callable[[], None]] = {
-    guard.__name__: guard for guard in (fence, cursor, fence_and_cursor, watermark, outbox, rewind)
+    guard.__name__: guard for guard in (fence, cursor, watermark, outbox, rewind, ack)
 }
-
-if __name__ == "__main__":
-    name = sys.argv.pop(1)
-    GUARDS[name]()
-    print(f"this worker runs without its guard: {name}", flush=True)
-    faust.cli.faust.cli()

@@ -9,12 +9,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from faults.gaps import CLOCK_FILE
 from stream_app.embedded import die_with_parent
 
 RESTART_AFTER_S = 0.5
 START_S = 15.0
 STOP_TIMEOUT_S = 40.0
 APP = "stream_app.app"
+ROOT = Path(__file__).parents[1]
 
 
 class SupervisedWorker:
@@ -25,6 +27,13 @@ class SupervisedWorker:
     ) -> None:
         self.name = name
         self.log_path = log_path
+        self.control = log_path.with_suffix("")  # what waits for it at its gaps
+        self.control.mkdir()
+        self.home = log_path.with_suffix(".home")  # its working directory, which stays empty
+        self.pids: list[int] = []
+        self.changed: dict[str, str] = {}  # settings of the next start
+        self.may_restart = asyncio.Event()
+        self.may_restart.set()
         self.exits: list[int] = []  # not asked for by us
         self._environment = dict(environment)
         self._guard = guard
@@ -39,22 +48,34 @@ class SupervisedWorker:
         self._task = asyncio.create_task(self._supervise())
 
     def _spawn(self) -> None:
-        module = ["faults.unguarded", self._guard] if self._guard else ["faust"]
+        module = ["faults.instrumented", self._guard or "none", str(self.control)]
         command = [sys.executable, "-m", *module, "-A", APP, "worker", "-l", "info"]
         helper = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
         self._expected = False
         self._started_s = time.monotonic()
+        self.home.mkdir(exist_ok=True)
         with self.log_path.open("ab") as log:
             log.write(f"--- {self.name} starts at {time.time():.3f}\n".encode())
             log.flush()
             self._child = subprocess.Popen(
                 [*helper, *command, "--without-web"],
-                env=self._environment,
+                env=self._environment | self.changed | {"PYTHONPATH": str(ROOT)},
+                cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches only us, and we stop it
             )
+        self.pids.append(self._child.pid)
+
+    async def first_end(self, timeout_s: float) -> int | None:
+        """Start it unsupervised and wait for its exit code; ``None`` when it goes on."""
+        self._spawn()
+        assert self._child is not None
+        try:
+            return await asyncio.to_thread(self._child.wait, timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
 
     async def _supervise(self) -> None:
         while True:
@@ -66,6 +87,7 @@ class SupervisedWorker:
             if not self._expected:
                 self.exits.append(code)
             await asyncio.sleep(RESTART_AFTER_S)
+            await self.may_restart.wait()
             self._spawn()
 
     def signal(self, number: signal.Signals, *, ends: bool = False) -> None:
@@ -74,6 +96,33 @@ class SupervisedWorker:
         self._expected = self._expected or ends
         if self._child.poll() is None:
             self._child.send_signal(number)
+
+    def wait_at(self, gap: str, what: str) -> Path:
+        """Let ``what`` happen when the worker comes to ``gap``; returns the file that then is."""
+        met = self.control / f"{gap}.met"
+        met.unlink(missing_ok=True)
+        waiting = self.control / f"{gap}.new"
+        waiting.write_text(what)
+        waiting.rename(self.control / gap)
+        return met
+
+    def forget(self, gap: str) -> None:
+        """What waits at ``gap``, or is held there, waits no longer."""
+        for name in (gap, f"{gap}.met"):
+            (self.control / name).unlink(missing_ok=True)
+
+    def set_clock(self, off_s: float) -> None:
+        """The worker's wall clock is off by so much from now on."""
+        (self.control / CLOCK_FILE).write_text(f"{off_s}")
+
+    def expect_end(self) -> None:
+        """The next end of the process is the fault's doing."""
+        self._expected = True
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._child.pid if self._child is not None and self.running else None
 
     async def stop(self) -> int:
         """End it in order, by force after a while; returns the exit code.

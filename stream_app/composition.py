@@ -29,9 +29,14 @@ def compose(
     public: PublicStore,
     log: Log,
     clock: Callable[[], float],
+    timer: Callable[[], float] | None = None,
     model: Model | None = None,
 ) -> Stages:
-    """Stages over the given adapters; ``clock`` gives unix seconds."""
+    """Stages over the given adapters; ``clock`` gives unix seconds, ``timer`` measures durations.
+
+    They are two, because a clock that is set back an hour must not stop anything for an hour.
+    """
+    timer = timer or clock
     tables = ItemTables(
         model or Model(), rows_max=settings.item_tables_max, nodes_max=settings.items_max
     )
@@ -41,11 +46,11 @@ def compose(
         partitions=settings.cooccurrence_partitions,
         cache_age_s=settings.item_cache_age_s,
         refresh_s=settings.refresh_s,
-        clock=clock,
+        clock=timer,
     )
     publisher = Publisher(log, public, items, settings)
     return Stages(
         Learn(settings, store, log, publisher, items, clock),
-        Relate(settings, store, public, log, items, clock),
+        Relate(settings, store, public, log, items, timer),
         items,
     )

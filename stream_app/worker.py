@@ -10,11 +10,12 @@ import orjson
 
 from stream_app.adapters.kafka import KafkaLog, Security
 from stream_app.adapters.redis_store import RedisStore
-from stream_app.adapters.topics import TopicSpec
+from stream_app.adapters.topics import TopicSpec, check_partitions
 from stream_app.composition import Stages, compose
 from stream_app.errors import StoreUnavailable
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS
+from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
 
 log = logging.getLogger(__name__)
@@ -81,17 +82,15 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     large = {"max.message.bytes": str(RECORD_BYTES_MAX)}
     users, items = settings.clickstream_partitions, settings.cooccurrence_partitions
     copies = settings.replication_factor
+    of_users, of_items = "STREAM_APP_CLICKSTREAM_PARTITIONS", "STREAM_APP_COOCCURRENCE_PARTITIONS"
+    compact = {"cleanup.policy": "compact", **large}
+    kept = {"retention.ms": keep, **large}
     return [
-        TopicSpec(settings.clickstream_topic, users, copies, {"retention.ms": keep}),
-        TopicSpec(settings.cooccurrence_topic, items, copies, {"retention.ms": keep, **large}),
+        TopicSpec(settings.clickstream_topic, users, copies, {"retention.ms": keep}, of_users),
+        TopicSpec(settings.cooccurrence_topic, items, copies, kept, of_items),
+        TopicSpec(settings.recommendations_topic, users, copies, compact, of_users),
         TopicSpec(
-            settings.recommendations_topic, users, copies, {"cleanup.policy": "compact", **large}
-        ),
-        TopicSpec(
-            settings.dead_letter_topic,
-            max(users, items),
-            copies,
-            {"retention.ms": keep, **large},
+            settings.dead_letter_topic, max(users, items), copies, kept, f"{of_users} or {of_items}"
         ),
     ]
 
@@ -104,14 +103,31 @@ class Worker:
         self.store = redis_store(settings)
         self.log = kafka_log(settings)
         self.stages: Stages = compose(
-            settings, store=self.store, public=self.store, log=self.log, clock=time.time
+            settings,
+            store=self.store,
+            public=self.store,
+            log=self.log,
+            clock=time.time,
+            timer=time.monotonic,
         )
+        self._checked = False
 
     async def start_offsets(self, partitions: set[Partition]) -> Mapping[Partition, int | None]:
         """Claim ``partitions`` in the store, whose cursor is the truth, and say where to read."""
+        if not self._checked:
+            await retrying(self._check_counts, "checking the topics")
+            self._checked = True
         ordered = sorted(partitions)
         offsets = await asyncio.gather(*(self._assign(*partition) for partition in ordered))
         return dict(zip(ordered, offsets, strict=True))
+
+    async def _check_counts(self) -> None:
+        """State is kept by partition: with other counts than the topics' none may be claimed."""
+        await check_partitions(
+            topic_specs(self.settings),
+            brokers=self.settings.bootstrap.split(","),
+            security=security(self.settings),
+        )
 
     async def _assign(self, topic: str, partition: int) -> int | None:
         stages = self.stages

@@ -70,10 +70,29 @@ def kafka_jars() -> Path:
     return jars_dir
 
 
-class ApacheKafka(ServerProcess):
-    """One Apache Kafka node, broker and controller; its data and port outlive restarts."""
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One more listener of a broker: clients that come to ``port`` are sent to ``advertised``."""
 
-    def __init__(self, *, options: Mapping[str, str] | None = None) -> None:
+    name: str
+    port: int
+    advertised: int  # the port of a proxy, or the same
+    protocol: str = "PLAINTEXT"
+
+
+class ApacheKafka(ServerProcess):
+    """One Apache Kafka node, broker and controller; its data and port outlive restarts.
+
+    ``scram`` are users and passwords that exist from the first start on.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: Mapping[str, str] | None = None,
+        listeners: Sequence[Listener] = (),
+        scram: Mapping[str, str] | None = None,
+    ) -> None:
         missing = [program for program in ("java", "mvn") if shutil.which(program) is None]
         if missing:
             raise KafkaUnavailable(f"{' and '.join(missing)} not found")
@@ -82,9 +101,9 @@ class ApacheKafka(ServerProcess):
             "kafka", port=None, ready=kafka_answers, start_timeout_s=90, stop_timeout_s=15
         )
         self._properties = self.dir / "server.properties"
-        self._write_properties(options or {})
+        self._write_properties(options or {}, listeners)
         try:
-            self._format()
+            self._format(scram or {})
         except BaseException:
             self.close()
             raise
@@ -103,7 +122,10 @@ class ApacheKafka(ServerProcess):
         logging = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         return ["java", *flags, logging, "-cp", f"{self.jars}/*", main, *arguments]
 
-    def _write_properties(self, options: Mapping[str, str]) -> None:
+    def _write_properties(self, options: Mapping[str, str], listeners: Sequence[Listener]) -> None:
+        listening = "".join(f",{one.name}://127.0.0.1:{one.port}" for one in listeners)
+        advertised = "".join(f",{one.name}://127.0.0.1:{one.advertised}" for one in listeners)
+        protocols = "".join(f",{one.name}:{one.protocol}" for one in listeners)
         controller = f"127.0.0.1:{free_port()}"
         one_node = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
         properties = {
@@ -111,9 +133,11 @@ class ApacheKafka(ServerProcess):
             "node.id": "1",
             "controller.quorum.voters": f"1@{controller}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.address}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{controller}{listening}",
+            "advertised.listeners": f"PLAINTEXT://{self.address}{advertised}",
+            "listener.security.protocol.map": (
+                f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}"
+            ),
             "log.dirs": str(self.dir / "data"),
             **{f"{topic}.replication.factor": "1" for topic in one_node},
             **{f"{topic}.num.partitions": "2" for topic in one_node},
@@ -131,9 +155,11 @@ class ApacheKafka(ServerProcess):
         lines = (f"{key}={value}\n" for key, value in properties.items())
         self._properties.write_text("".join(lines))
 
-    def _format(self) -> None:
+    def _format(self, scram: Mapping[str, str]) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = self._java("kafka.tools.StorageTool", "format", "--cluster-id", cluster)
+        for user, password in scram.items():
+            tool += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
         done = subprocess.run(
             [*tool, "--config", str(self._properties)],
             capture_output=True,

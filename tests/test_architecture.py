@@ -48,7 +48,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "adapters": ("errors ports settings events codec retrying", "aiokafka numpy orjson"),
     "adapters.transport": ("errors ports settings adapters", "faust mode aiokafka"),
     "adapters.redis_store": ("errors ports settings adapters", "redis hiredis"),
-    "worker": ("errors ports settings composition pipeline adapters", "orjson"),
+    "worker": ("errors ports settings composition pipeline retrying adapters", "orjson"),
     "health": ("errors ports pipeline", ""),
     "reference": ("settings", "pydantic"),
     "warmup": ("ports settings composition core adapters.memory", "orjson"),

@@ -34,13 +34,23 @@ class TopicSpec:
     """A topic as the project wants it.
 
     ``config`` holds Kafka's own names: ``cleanup.policy``, ``retention.ms``, ``max.message.bytes``…
-    ``replication`` −1 takes the broker's default.
+    ``replication`` −1 takes the broker's default. ``setting`` is what ``partitions`` comes from.
     """
 
     name: str
     partitions: int
     replication: int = -1
     config: Mapping[str, str] = field(default_factory=dict)
+    setting: str = "the partition setting"
+
+    def check(self, found: int) -> None:
+        """Raise ``ConfigurationError`` unless the topic has as many partitions as configured."""
+        if found != self.partitions:
+            raise ConfigurationError(
+                f"topic {self.name} has {found} partitions, {self.partitions} are configured;"
+                f" state is kept by partition, so set {self.setting} to {found}, or use a new"
+                " topic name"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,33 @@ async def ensure_topics(
         await admin.close()
 
 
+async def check_partitions(
+    specs: Sequence[TopicSpec],
+    *,
+    brokers: Sequence[str],
+    security: Security | None = None,
+    timeout_ms: int = 10_000,
+) -> None:
+    """Check the partition counts only, which needs no more than the right to describe the topics.
+
+    Raises ``ConfigurationError`` for a wrong one, ``LogUnavailable`` when no broker shows them.
+    """
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap_servers(brokers),
+        request_timeout_ms=timeout_ms,
+        **(security or Security()).client_arguments(),
+    )
+    try:
+        await admin.start()
+        found = await _partition_counts(admin, specs, timeout_ms=timeout_ms)
+    except (KafkaError, TimeoutError, OSError) as exc:
+        raise translated(exc, f"cannot describe the topics at {list(brokers)}") from exc
+    finally:
+        await admin.close()
+    for spec in specs:
+        spec.check(found[spec.name])
+
+
 async def _create(admin: Any, specs: Sequence[TopicSpec]) -> set[str]:
     """Return the names that did not exist before."""
     existing = set(await admin.list_topics())
@@ -142,17 +179,12 @@ async def _partition_counts(
         if not missing:
             return counts
         if asyncio.get_running_loop().time() > deadline_s:
-            raise LogUnavailable(f"topics {missing} were created but no broker shows them")
+            raise LogUnavailable(f"no broker shows topics {missing}; the topics command makes them")
         await asyncio.sleep(0.1)
 
 
 async def _checked(admin: Any, spec: TopicSpec, *, created: bool, partitions: int) -> TopicReport:
-    if partitions != spec.partitions:
-        raise ConfigurationError(
-            f"topic {spec.name} has {partitions} partitions, {spec.partitions} are configured; "
-            "state is kept by partition, so set the partition setting to "
-            f"{partitions}, or use a new topic name"
-        )
+    spec.check(partitions)
     differences: dict[str, tuple[str, str]] = {}
     if not created:
         stored = await _stored_config(admin, spec.name)
