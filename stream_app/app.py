@@ -8,8 +8,10 @@ from stream_app.adapters.limits import Limits
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
 from stream_app.health import Health
+from stream_app.logs import logging_config
 from stream_app.settings import load_settings
 from stream_app.warmup import warm_up
+from stream_app.watching import watch
 from stream_app.worker import Worker, security
 
 ROLL_BACK_CHECK_S = 5.0
@@ -34,9 +36,13 @@ app = make_app(
     web_host=settings.web_host,
     web_port=settings.web_port,
 )
+if settings.log_format == "json":
+    app.conf.logging_config = logging_config()
 
-add_stage(app, "learn", settings.clickstream_topic, worker.stages.learn.process)
-add_stage(app, "relate", settings.cooccurrence_topic, worker.stages.relate.process)
+handlers = worker.handlers()
+add_stage(app, "learn", settings.clickstream_topic, handlers["learn"])
+add_stage(app, "relate", settings.cooccurrence_topic, handlers["relate"])
+watch(app, worker)
 app.timer(settings.refresh_s)(worker.refresh)
 register(app, settings)
 

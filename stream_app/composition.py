@@ -11,6 +11,7 @@ from stream_app.ports import Log, PublicStore, StateStore
 from stream_app.publishing import Publisher
 from stream_app.relating import Relate
 from stream_app.settings import Settings
+from stream_app.telemetry import SILENT, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ def compose(
     clock: Callable[[], float],
     timer: Callable[[], float] | None = None,
     model: Model | None = None,
+    telemetry: Telemetry = SILENT,
 ) -> Stages:
     """Stages over the given adapters; ``clock`` gives unix seconds, ``timer`` measures durations.
 
@@ -47,10 +49,11 @@ def compose(
         cache_age_s=settings.item_cache_age_s,
         refresh_s=settings.refresh_s,
         clock=timer,
+        telemetry=telemetry,
     )
     publisher = Publisher(log, public, items, settings)
     return Stages(
-        Learn(settings, store, log, publisher, items, clock),
-        Relate(settings, store, public, log, items, timer),
+        Learn(settings, store, log, publisher, items, clock, telemetry),
+        Relate(settings, store, public, log, items, timer, telemetry),
         items,
     )

@@ -13,6 +13,7 @@ from stream_app.core.tables import ItemTables
 from stream_app.errors import SchemaUnknown
 from stream_app.hashing import stable_hash
 from stream_app.ports import ITEMS, StateStore
+from stream_app.telemetry import SILENT, Telemetry
 
 TOP_ID = b"top"  # beside the items of a partition: its most popular ones
 TOP_MAX = 200
@@ -62,6 +63,7 @@ class ItemReader:
         cache_age_s: float,
         refresh_s: float,
         clock: Callable[[], float],
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self.tables = tables
         self.tops: dict[int, Top] = {}
@@ -71,6 +73,7 @@ class ItemReader:
         self._cache_age_s = cache_age_s
         self._refresh_s = refresh_s
         self._clock = clock
+        self._telemetry = telemetry
         self._tops_at = -np.inf
         self._wanted: dict[int, None] = {}
 
@@ -97,7 +100,9 @@ class ItemReader:
 
     async def _read(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Read the stale ones of ``ids``; returns the nodes read."""
+        asked = len(ids)
         ids = self.tables.stale(ids, before=self._clock() - self._cache_age_s)
+        self._telemetry.cache("items", asked=asked, missing=len(ids))
         if not len(ids):
             return np.zeros(0, np.int64)
         blobs = await self._store.load(

@@ -31,6 +31,7 @@ from stream_app.publishing import Publisher
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
+from stream_app.telemetry import SILENT, Telemetry
 from stream_app.user_cache import UserCache
 
 ACCOUNTS_ID = b"accounts"  # beside the states of a partition: its accounts, as JSON for tools
@@ -58,6 +59,7 @@ class Learn:
         publisher: Publisher,
         items: ItemReader,
         clock: Callable[[], float],
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -65,6 +67,7 @@ class Learn:
         self._publisher = publisher
         self._items = items
         self._clock = clock
+        self._telemetry = telemetry
         self._decoder = EventDecoder(settings)
         self._ranker = Ranker(
             items.tables, list_size=settings.list_size, exclude_seen=settings.exclude_seen
@@ -84,8 +87,10 @@ class Learn:
         if owned.cursor is not None and batch.next_offset <= owned.cursor:
             return  # a redelivery of what is stored
         events = self._decoder.decode(batch)
+        self._telemetry.lap("decode")
         await dead_letter(self._log, self._settings.dead_letter_topic, batch, events.rejects)
         ids, rows, users = await self._load(batch.partition, owned, events)
+        self._telemetry.lap("load")
         partition, before = owned.partition.copy(), users[["sessions", "purchases"]].copy()
         learned = learn(
             users,
@@ -95,8 +100,10 @@ class Learn:
             self._items.tables.model,
             learn_globals=self.learning,
         )
+        self._telemetry.lap("learn")
         self._name_items(events)
         ranked = self._score(events, rows, users, partition, learned) if self.serving else None
+        self._telemetry.lap("score")
         outbox = self._outbox(batch.partition, events, rows, users, before, learned, ranked)
         texts = self._items.render(ranked.lists) if ranked else []
         _account(partition, batch, owned.cursor, events)
@@ -110,11 +117,14 @@ class Learn:
             partition.tobytes(),
             encode_outbox(outbox),
         )
+        self._telemetry.lap("render")
         await retrying(lambda: self._store.commit(owned.claim, step), "committing customers")
+        self._telemetry.lap("commit")
         # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
         owned.cursor, owned.partition = step.cursor, partition
         owned.users.put(step.writes[:-1])
         await self._publisher.publish(batch.partition, owned.claim.epoch, outbox, texts)
+        self._telemetry.lap("publish")
 
     async def assign(self, partition: int) -> int | None:
         """Claim a partition, finish what its last owner published; returns where to read on."""
@@ -146,6 +156,7 @@ class Learn:
         keys = [key.tobytes() for key in ids]
         blobs = owned.users.get(keys)
         missing = [k for k, blob in enumerate(blobs) if blob is None]
+        self._telemetry.cache("customers", asked=len(keys), missing=len(missing))
         if missing:
             read = await retrying(
                 lambda: self._store.load(

@@ -26,6 +26,7 @@ from stream_app.ports import ITEMS, Claim, Commit, Log, PublicStore, RawBatch, S
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
+from stream_app.telemetry import SILENT, Telemetry
 
 SCHEMA = 1
 PENDING_MAX = 10_000
@@ -73,6 +74,7 @@ class Relate:
         log: Log,
         items: ItemReader,
         clock: Callable[[], float],
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -80,6 +82,7 @@ class Relate:
         self._log = log
         self._items = items
         self._clock = clock
+        self._telemetry = telemetry
         self._partitions = settings.cooccurrence_partitions
         self.owned: dict[int, Owned] = {}
 
@@ -91,6 +94,7 @@ class Relate:
             for part in batch.parts(bytes_max=PART_BYTES_MAX):
                 await self._process(owned, part)
             await self._publish(owned)
+            self._telemetry.lap("publish")
         # Counts may lag a little: what arrives meanwhile is merged as one batch, for less.
         await asyncio.sleep(self._settings.relate_linger_s - (self._clock() - started))
 
@@ -99,11 +103,14 @@ class Relate:
         if owned.cursor is not None and batch.next_offset <= owned.cursor:
             return  # a redelivery of what is stored
         messages, rejects = _decode(batch)
+        self._telemetry.lap("decode")
         await dead_letter(self._log, self._settings.dead_letter_topic, batch, rejects)
         meta = msgspec.structs.replace(owned.meta, watermarks=dict(owned.meta.watermarks))
         rows = _unseen(messages, meta)
         await self._load(batch.partition, rows)
+        self._telemetry.lap("load")
         writes = self._merge(batch.partition, rows, messages, meta)
+        self._telemetry.lap("merge")
         start = owned.cursor if owned.cursor is not None else 0
         meta.dead_lettered += len(rejects)
         meta.skipped += batch.next_offset - start - len(batch)
@@ -118,6 +125,7 @@ class Relate:
             np.fromiter(pending, np.uint64).tobytes(),
         )
         await retrying(lambda: self._store.commit(owned.claim, step), "committing items")
+        self._telemetry.lap("commit")
         owned.cursor, owned.meta, owned.pending = step.cursor, meta, pending
 
     async def assign(self, partition: int) -> int | None:

@@ -85,6 +85,15 @@ class Settings(BaseModel):
     web_host: str = Field("127.0.0.1", description="address of the worker's web server")
     web_port: int = Field(6066, ge=1, le=65535, description="port of the worker's web server")
 
+    log_format: Literal["text", "json"] = Field("text", description="of the worker's log lines")
+    traces: Literal["off", "otlp"] = Field(
+        "off",
+        description="OpenTelemetry traces; needs the extra `otel`, reads OTEL_EXPORTER_OTLP_*",
+    )
+    trace_share: float = Field(
+        0.001, ge=0, le=1, description="share of batches traced that carry no sampled trace"
+    )
+
     relate_linger_s: float = Field(
         0.2, ge=0, le=60, description="seconds between two merges of an item partition"
     )

@@ -17,6 +17,9 @@ class UserCache:
         self._size = size
         self._blobs: dict[bytes, bytes] = {}
 
+    def __len__(self) -> int:
+        return len(self._blobs)
+
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Blobs in the order of ``keys``; ``None`` where the store has to be asked."""
         return [self._blobs.get(key) for key in keys]

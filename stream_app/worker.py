@@ -3,18 +3,21 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import orjson
 
 from stream_app.adapters.kafka import KafkaLog, Security
+from stream_app.adapters.measured import MeasuredLog, MeasuredPublic, MeasuredStore
 from stream_app.adapters.redis_store import RedisStore
+from stream_app.adapters.telemetry import Accounts, Metrics
 from stream_app.adapters.topics import TopicSpec, check_partitions
+from stream_app.adapters.tracing import Tracing
 from stream_app.composition import Stages, compose
 from stream_app.errors import StoreUnavailable
 from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS
+from stream_app.ports import ITEMS, USERS, RawBatch
 from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
 
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 Partition = tuple[str, int]
+Handler = Callable[[RawBatch], Awaitable[None]]
 
 
 def security(settings: Settings) -> Security:
@@ -102,15 +106,59 @@ class Worker:
         self.settings = settings
         self.store = redis_store(settings)
         self.log = kafka_log(settings)
+        self.metrics = Metrics()
+        self.tracing = (
+            Tracing(service=settings.app_id, share=settings.trace_share)
+            if settings.traces == "otlp"
+            else None
+        )
         self.stages: Stages = compose(
             settings,
-            store=self.store,
-            public=self.store,
-            log=self.log,
+            store=MeasuredStore(self.store, self.metrics),
+            public=MeasuredPublic(self.store, self.metrics),
+            log=MeasuredLog(
+                self.log,
+                self.metrics,
+                dead_letter_topic=settings.dead_letter_topic,
+                headers=self.tracing.headers if self.tracing else tuple,
+            ),
             clock=time.time,
             timer=time.monotonic,
+            telemetry=self.metrics,
         )
         self._checked = False
+
+    def handlers(self) -> dict[str, Handler]:
+        """What handles the batches of each stage's topic, measured and, if wanted, traced."""
+        learn: Handler = self.stages.learn.process
+        relate: Handler = self.stages.relate.process
+        if self.tracing is not None:
+            learn = self.tracing.traced("learn", learn)
+            relate = self.tracing.traced("relate", relate)
+        return {
+            "learn": self.metrics.watched("learn", learn, fresh=True),
+            "relate": self.metrics.watched("relate", relate),
+        }
+
+    def accounts(self) -> Iterator[Accounts]:
+        """What became of the records of every partition of this worker, as its state has it."""
+        names = ("applied", "rejected", "dead_lettered", "skipped")
+        for p, owned in self.stages.learn.owned.items():
+            outcomes = {name: int(owned.partition[name][0]) for name in names}
+            yield Accounts("learn", p, owned.cursor or 0, outcomes)
+        for q, held in self.stages.relate.owned.items():
+            meta = held.meta
+            counts = (meta.applied, meta.repeated, meta.dead_lettered, meta.skipped)
+            yield Accounts("relate", q, held.cursor or 0, dict(zip(names, counts, strict=True)))
+
+    def sizes(self) -> dict[str, int]:
+        """Entries of this worker's tables and caches."""
+        tables = self.stages.items.tables
+        return {
+            "items": tables.nodes_n,
+            "customers": sum(len(owned.users) for owned in self.stages.learn.owned.values()),
+            "items_waiting": sum(len(held.pending) for held in self.stages.relate.owned.values()),
+        }
 
     async def start_offsets(self, partitions: set[Partition]) -> Mapping[Partition, int | None]:
         """Claim ``partitions`` in the store, whose cursor is the truth, and say where to read."""
@@ -175,5 +223,7 @@ class Worker:
 
     async def close(self) -> None:
         """Disconnect."""
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
         await self.log.stop()
         await self.store.close()

@@ -1,0 +1,262 @@
+"""Prometheus metrics of a worker: the one module that imports ``prometheus_client``.
+
+Three sources: what stages tell about a batch (:class:`Metrics`, the telemetry port), what passes
+the edges (:mod:`.measured`), and what stands in the stages' memory when ``/metrics`` is read
+(:class:`Standing`). Labels are bounded: stages, parts, partitions, our own topics and reasons.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import (
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from stream_app.errors import Fenced, RolledBack
+from stream_app.ports import RawBatch
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+Handler = Callable[[RawBatch], Awaitable[None]]
+
+# Parts that never wait: between two laps of theirs the thread works for this batch alone.
+COMPUTED = frozenset({"decode", "learn", "score", "render", "merge"})
+FRESHNESS_EDGES_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
+_DURATION_EDGES_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_RECORDS_EDGES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+
+
+@dataclass(slots=True)
+class Watch:
+    """The clock of one batch: when its last part ended."""
+
+    stage: str
+    at_s: float
+    cpu_s: float
+
+
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+class Ages:
+    """A histogram of ages, counted with numpy: a batch costs microseconds, however many records."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name, self._text = name, text
+        self._edges = np.array(FRESHNESS_EDGES_S)
+        self.counts = np.zeros(len(FRESHNESS_EDGES_S) + 1, np.int64)
+        self.total_s = 0.0
+
+    def observe(self, ages_s: NDArray[np.float64]) -> None:
+        """Count ``ages_s (n,)`` seconds; clocks may disagree, so that some lie below zero."""
+        places = np.searchsorted(self._edges, ages_s)
+        self.counts += np.bincount(places, minlength=len(self.counts))
+        self.total_s += float(np.maximum(ages_s, 0.0).sum())
+
+    def collect(self) -> Iterator[Metric]:
+        """The histogram as it stands."""
+        edges = [*map(str, FRESHNESS_EDGES_S), "+Inf"]
+        buckets = list(zip(edges, np.cumsum(self.counts).astype(float).tolist(), strict=True))
+        yield HistogramMetricFamily(self._name, self._text, buckets, sum_value=self.total_s)
+
+
+@dataclass(slots=True)
+class DeadLetters:
+    """What the console shows of dead letters: how many by reason, and the last few."""
+
+    by_reason: dict[str, int] = field(default_factory=dict)
+    latest: list[dict[str, str]] = field(default_factory=list)
+
+
+class Metrics:
+    """Implements :class:`stream_app.telemetry.Telemetry`; metrics of one worker, one registry."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry(auto_describe=False)
+        self.dead = DeadLetters()
+        self.committed_at_s: dict[tuple[str, int], float] = {}
+        self.freshness = Ages(
+            "stream_app_freshness_seconds", "From a record's time in Kafka to its customer's list"
+        )
+        for collector in (self.freshness, ProcessCollector(registry=None)):
+            registry.register(collector)
+        PlatformCollector(registry=registry), GCCollector(registry=registry)
+        self.parts = Histogram(
+            "stream_app_batch_part_duration_seconds",
+            "Wall time of a part of a batch",
+            ["stage", "part"],
+            buckets=_DURATION_EDGES_S,
+            registry=registry,
+        )
+        self.records = Histogram(
+            "stream_app_batch_records",
+            "Records of a batch",
+            ["stage"],
+            buckets=_RECORDS_EDGES,
+            registry=registry,
+        )
+        self.calls = Histogram(
+            "stream_app_dependency_duration_seconds",
+            "Wall time of a call to Redis or Kafka",
+            ["dependency", "operation"],
+            buckets=_DURATION_EDGES_S,
+            registry=registry,
+        )
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"stream_app_{name}", text, labels, registry=registry)
+
+        self.cpu = counter("cpu_seconds", "CPU of the parts that never wait", "stage", "part")
+        self.caches = counter("cache_requests", "Entries asked of a cache", "cache", "result")
+        self.errors = counter(
+            "dependency_errors",
+            "Failed calls to Redis or Kafka; each is retried without end",
+            "dependency",
+            "operation",
+            "error",
+        )
+        self.lost = counter("partitions_lost", "Batches refused by the store", "stage", "cause")
+        self.dead_letters = counter("dead_letters", "Records dead-lettered", "reason")
+        self.published = counter("published_records", "Records produced", "topic")
+        self.lists = counter("published_customers", "Customers whose lists were written to Redis")
+
+    def lap(self, part: str) -> None:
+        """See :meth:`stream_app.telemetry.Telemetry.lap`."""
+        watch = _watch.get()
+        if watch is None:
+            return  # not in a batch: recovery, refresh
+        now_s, cpu_s = time.perf_counter(), time.thread_time()
+        self.parts.labels(watch.stage, part).observe(now_s - watch.at_s)
+        if part in COMPUTED:
+            self.cpu.labels(watch.stage, part).inc(max(cpu_s - watch.cpu_s, 0.0))
+        watch.at_s, watch.cpu_s = now_s, cpu_s
+
+    def cache(self, name: str, *, asked: int, missing: int) -> None:
+        """See :meth:`stream_app.telemetry.Telemetry.cache`."""
+        self.caches.labels(name, "hit").inc(asked - missing)
+        self.caches.labels(name, "miss").inc(missing)
+
+    def watched(self, stage: str, handler: Handler, *, fresh: bool = False) -> Handler:
+        """``handler`` with its batches measured; ``fresh``: it ends with its lists written."""
+
+        async def handle(batch: RawBatch) -> None:
+            self.records.labels(stage).observe(len(batch))
+            token = _watch.set(Watch(stage, time.perf_counter(), time.thread_time()))
+            try:
+                await handler(batch)
+            except (Fenced, RolledBack) as exc:
+                cause = "fenced" if isinstance(exc, Fenced) else "rolled_back"
+                self.lost.labels(stage, cause).inc()
+                raise
+            finally:
+                _watch.reset(token)
+            if fresh:
+                stamped = np.array(batch.timestamps_ms, np.float64)
+                self.freshness.observe(time.time() - stamped[stamped > 0] / 1000.0)
+
+        return handle
+
+    def dead_lettered(self, letters: Sequence[dict[str, str]], *, keep: int = 20) -> None:
+        """Headers of dead letters that were sent; the last ``keep`` of them are remembered."""
+        for letter in letters:
+            reason = letter.get("reason", "other")
+            self.dead.by_reason[reason] = self.dead.by_reason.get(reason, 0) + 1
+            self.dead_letters.labels(reason).inc()
+        self.dead.latest = [*self.dead.latest, *letters][-keep:]
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+class PartitionStanding(Protocol):
+    """Where a worker stands in one partition."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def acked(self) -> int: ...
+    @property
+    def high_water(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """One owned partition as its state has it: records by outcome, and the cursor."""
+
+    stage: str
+    partition: int
+    cursor: int
+    outcomes: dict[str, int]
+
+
+class Standing:
+    """Collects what is read only when asked: nothing of it costs the stages anything."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        partitions: Callable[[], Sequence[PartitionStanding]],
+        accounts: Callable[[], Iterable[Accounts]],
+        sizes: Callable[[], dict[str, int]],
+        version: str,
+    ) -> None:
+        self._metrics = metrics
+        self._partitions = partitions
+        self._accounts = accounts
+        self._sizes = sizes
+        self._version = version
+
+    def collect(self) -> Iterator[Metric]:
+        """Metric families; see ``docs/operations.md`` for each."""
+        where = ["topic", "partition"]
+        lag = GaugeMetricFamily(
+            "stream_app_lag_records", "Records between the end of the log and here", labels=where
+        )
+        for standing in self._partitions():
+            behind = max((standing.high_water or 0) - standing.acked, 0)
+            lag.add_metric([standing.topic, str(standing.partition)], behind)
+        yield lag
+        yield from self._accounted()
+        sizes = GaugeMetricFamily("stream_app_entries", "Entries in memory", labels=["kind"])
+        for kind, count in self._sizes().items():
+            sizes.add_metric([kind], count)
+        yield sizes
+        build = GaugeMetricFamily("stream_app_build_info", "This release", labels=["version"])
+        build.add_metric([self._version], 1)
+        yield build
+
+    def _accounted(self) -> Iterator[Metric]:
+        where = ["stage", "partition"]
+        records = CounterMetricFamily(
+            "stream_app_records", "Records by what became of them", labels=[*where, "outcome"]
+        )
+        cursor = GaugeMetricFamily("stream_app_cursor_offset", "Next offset", labels=where)
+        moved = GaugeMetricFamily(
+            "stream_app_last_commit_timestamp_seconds", "When the cursor moved last", labels=where
+        )
+        for account in self._accounts():
+            at = [account.stage, str(account.partition)]
+            cursor.add_metric(at, account.cursor)
+            for outcome, count in account.outcomes.items():
+                records.add_metric([*at, outcome], count)
+            committed_at_s = self._metrics.committed_at_s.get((account.stage, account.partition))
+            if committed_at_s is not None:
+                moved.add_metric(at, committed_at_s)
+        yield from (records, cursor, moved)

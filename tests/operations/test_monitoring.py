@@ -1,0 +1,136 @@
+"""Metrics of a running worker; dashboards and alerts use only what is there."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.operations.live import LiveShop, until
+
+MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
+_WORDS = set(
+    "sum rate by on and time max min increase deriv histogram_quantile clamp_min or unless"
+    " ignoring group_left without".split()
+)
+
+
+def names_in(expression: str) -> set[str]:
+    """The metrics that a PromQL expression reads.
+
+    >>> sorted(names_in('sum by (le) (rate(a_bucket{x="y"}[5m])) / time()'))
+    ['a_bucket']
+    """
+    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]', "", expression)
+    bare = re.sub(r"\b(by|on|without|ignoring)\s*\([^)]*\)", "", bare)
+    return {word for word in re.findall(r"[a-zA-Z_:][\w:]*", bare)} - _WORDS - {"e"}
+
+
+def samples(live: LiveShop) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    status, body = live.get("/metrics")
+    assert status == 200
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def value(found: dict[Any, float], name: str, **labels: str) -> float:
+    """Sum of the samples of ``name`` that carry ``labels``."""
+    wanted = set(labels.items())
+    return sum(v for (n, have), v in found.items() if n == name and wanted <= have)
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]:
+        for rule in group["rules"]:
+            yield rule["alert"], rule["expr"]
+    for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+
+
+def test_every_record_is_in_one_outcome_and_the_lag_comes_to_nothing(live: LiveShop) -> None:
+    def settled() -> bool:
+        found = samples(live)
+        return value(found, "stream_app_records_total", stage="learn") == live.offsets
+
+    until(settled, "all records accounted for")
+    found = samples(live)
+    for outcome, least in (("applied", 34), ("dead_lettered", 3), ("rejected", 1)):
+        assert value(found, "stream_app_records_total", stage="learn", outcome=outcome) >= least
+    for reason in ("malformed_json", "missing_field", "unknown_event"):
+        assert value(found, "stream_app_dead_letters_total", reason=reason) == 1
+    assert value(found, "stream_app_lag_records", topic=live.settings.clickstream_topic) == 0
+
+
+def test_a_batch_leaves_its_traces_in_the_histograms(live: LiveShop) -> None:
+    found = samples(live)
+    for part in ("decode", "load", "learn", "score", "render", "commit", "publish"):
+        name = "stream_app_batch_part_duration_seconds_count"
+        assert value(found, name, stage="learn", part=part) > 0, part
+    assert value(found, "stream_app_cpu_seconds_total", stage="learn", part="score") > 0
+    assert value(found, "stream_app_cpu_seconds_total", part="commit") == 0  # it waits
+    assert value(found, "stream_app_freshness_seconds_count") > 30
+    assert value(found, "stream_app_freshness_seconds_bucket", le="600") > 30
+    assert value(found, "stream_app_cache_requests_total", cache="customers") > 0
+    committed = value(found, "stream_app_last_commit_timestamp_seconds", stage="learn")
+    assert 0 < committed <= 2 * time.time()  # two partitions
+    assert value(found, "stream_app_published_customers_total") >= 8
+
+
+def test_dashboards_and_alerts_read_metrics_that_exist(live: LiveShop) -> None:
+    there = {name for name, _ in samples(live)} | {"up"}
+    # Counters of what did not happen have no samples yet, but are declared.
+    declared = set(re.findall(r"^# TYPE (\w+)", live.get("/metrics")[1].decode(), re.MULTILINE))
+    unknown = [
+        f"{where}: {name}"
+        for where, expression in expressions()
+        for name in names_in(expression) - there - declared
+    ]
+    assert not unknown, unknown
+
+
+def test_the_dashboard_is_the_one_its_table_makes() -> None:
+    spec = importlib.util.spec_from_file_location("made", MONITORING / "make_dashboard.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert json.loads((MONITORING / "dashboard.json").read_text()) == module.dashboard()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_accepts_rules_and_metrics(live: LiveShop, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yml"
+    asked = [
+        {"record": f"dashboard:panel_{k}", "expr": expression.replace("$__rate_interval", "1m")}
+        for k, (_, expression) in enumerate(expressions())
+    ]
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": asked}]}))
+    for path in (MONITORING / "alerts.yml", rules):
+        done = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    _, body = live.get("/metrics")
+    lint = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True)
+    complaints = [
+        line
+        for line in (lint.stdout + lint.stderr).decode().splitlines()
+        if line.startswith("stream_app")
+    ]
+    assert not complaints, complaints
+
+
+def test_log_lines_are_json_objects(live: LiveShop) -> None:
+    lines = [line for line in live.log_path.read_text().splitlines() if line.startswith("{")]
+    assert len(lines) > 3
+    for line in lines:
+        assert {"ts", "level", "logger", "message"} <= json.loads(line).keys()
