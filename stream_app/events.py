@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.learn import EVENT
-from stream_app.core.model import KIND, KINDS
-from stream_app.hashing import short_hash, stable_hash
+from stream_app.core.model import INTERNAL, KIND, KINDS
+from stream_app.hashing import public_name, short_hash, stable_hash
 from stream_app.ports import RawBatch
 from stream_app.settings import Settings
 
@@ -26,6 +26,7 @@ REASONS = {
     "bad_id": "an id is empty, too long, or has control characters",
     "absurd_time": "ts is not seconds since 1970, before 2000, or in the record's future",
     "bad_number": "a number is negative, not finite, or out of range",
+    "bad_internal": "an internal record of this application is malformed, or lies in the future",
 }
 _NEEDS_ITEM = frozenset(KINDS) - {
     "impression",
@@ -35,12 +36,15 @@ _NEEDS_ITEM = frozenset(KINDS) - {
     "support",
     "share",
     "erase",
+    *INTERNAL,
 }
 _KIND_NEEDS_ITEM = np.array([kind in _NEEDS_ITEM for kind in KINDS])
 _TS_MIN = 946_684_800.0  # 2000-01-01
 _TS_MAX = 4_102_444_800.0  # 2100-01-01, where the record itself has no time
 _NUMBER_MAX = 1e9
 _HASH_CACHE_MAX = 500_000
+_INTERNAL_FROM = KIND[INTERNAL[0]]
+_AHEAD_S = 1.0  # clocks of workers may differ by this much
 
 
 class Event(msgspec.Struct):
@@ -53,12 +57,14 @@ class Event(msgspec.Struct):
     item_id: str | int | None = None
     event_id: str | int | None = None
     channel: str | None = None
+    category: object = None  # text or a number; any other shape says nothing
     quantity: float | None = None
     price: float | None = None
     rating: float | None = None
     query: str | None = None
     list: str | None = None
     position: int | None = None
+    sa_data: str | None = None  # of internal records
 
 
 class Reject(NamedTuple):
@@ -70,12 +76,18 @@ class Reject(NamedTuple):
 
 
 class EventBatch(NamedTuple):
-    """``events (n,) EVENT`` with their ids as text, and the rejected rows of the raw batch."""
+    """``events (n,) EVENT`` with their ids as text, and the rejected rows of the raw batch.
+
+    ``customers`` are public names. ``record_ts (n,) float64`` is when the records were made, 0
+    where they do not say; ``data`` that of internal events, by row of ``events``.
+    """
 
     events: NDArray[np.void]
     customers: list[str]
     items: list[str]
     rejects: list[Reject]
+    record_ts: NDArray[np.float64]
+    data: dict[int, str]
 
 
 _decode_json = msgspec.json.Decoder(Event).decode
@@ -106,7 +118,13 @@ class EventDecoder:
                 rejects.append(Reject(rows[at], *reason))
                 del parsed[at], rows[at]
         rejects.sort()
-        return self._columns(parsed, [batch.offsets[row] for row in rows], rejects)
+        record_ms = np.array([batch.timestamps_ms[row] for row in rows], np.float64)
+        return self._columns(
+            parsed,
+            [batch.offsets[row] for row in rows],
+            rejects,
+            np.maximum(record_ms, 0.0) / 1000.0,
+        )
 
     def _suspects(
         self, parsed: Sequence[Event], rows: Sequence[int], timestamps_ms: Sequence[int]
@@ -118,7 +136,7 @@ class EventDecoder:
         ts = np.array([event.ts or 0.0 for event in parsed])
         record_ms = np.array([timestamps_ms[row] for row in rows], np.float64)
         latest = np.where(record_ms > 0, record_ms / 1000.0 + self._future_s, _TS_MAX)
-        bad = (kind < 0) | ~((ts >= _TS_MIN) & (ts <= latest))
+        bad = (kind < 0) | ~((ts >= _TS_MIN) & (ts <= latest)) | (kind >= _INTERNAL_FROM)
         bad |= np.array([e.user_id is None and e.session_id is None for e in parsed])
         bad |= np.array([e.item_id is None for e in parsed]) & _KIND_NEEDS_ITEM[kind]
         for name in ("price", "quantity", "rating"):
@@ -172,9 +190,23 @@ class EventDecoder:
             value = getattr(event, name)
             if value is not None and not self._good_id(value):
                 return "bad_id", name
+        if kind in INTERNAL:
+            return self._internal_problem(event, kind, record_ms)
         for number in (event.price, event.quantity, event.rating):
             if number is not None and not 0.0 <= number <= _NUMBER_MAX:
                 return "bad_number", f"{number:.17g}"
+        return None
+
+    def _internal_problem(self, event: Event, kind: str, record_ms: int) -> tuple[str, str] | None:
+        """A time-out before its time, or a record of another shape than ours."""
+        if kind == "timeout" and 0 < record_ms < (event.ts or 0.0) * 1000.0 - _AHEAD_S * 1000.0:
+            return "bad_internal", f"a time-out of {event.ts:.17g} made before that"
+        if kind == "link":
+            anonymous = event.user_id is None
+            if not (anonymous and event.sa_data and self._good_id(event.sa_data)):
+                return "bad_internal", "a link names a session_id, and the customer in sa_data"
+        if kind == "merge" and (event.user_id is None or not event.sa_data):
+            return "bad_internal", "a merge names a user_id, and carries a state in sa_data"
         return None
 
     def _good_id(self, value: str | int) -> bool:
@@ -182,14 +214,18 @@ class EventDecoder:
         return 0 < len(text) <= self._chars_max and text.isprintable()
 
     def _columns(
-        self, good: list[Event], offsets: Sequence[int], rejects: list[Reject]
+        self,
+        good: list[Event],
+        offsets: Sequence[int],
+        rejects: list[Reject],
+        record_ts: NDArray[np.float64],
     ) -> EventBatch:
         events = np.zeros(len(good), EVENT)
-        customers = [_text(e.session_id if e.user_id is None else e.user_id) for e in good]
+        texts = [_text(e.session_id if e.user_id is None else e.user_id) for e in good]
         anonymous = [e.user_id is None for e in good]
         items = ["" if e.item_id is None else _text(e.item_id) for e in good]
         events["customer"] = [
-            stable_hash(text, seed) for text, seed in zip(customers, anonymous, strict=True)
+            stable_hash(text, seed) for text, seed in zip(texts, anonymous, strict=True)
         ]
         events["item"] = [self._item_hash(text) for text in items]
         events["ts"] = [e.ts for e in good]
@@ -206,7 +242,14 @@ class EventDecoder:
         events["event_id"] = [
             0 if e.event_id is None else short_hash(_text(e.event_id)) for e in good
         ]
-        return EventBatch(events, customers, items, rejects)
+        events["category"] = [0 if e.category is None else _category(e.category) for e in good]
+        customers = [
+            public_name(text, anonymous=unknown) if unknown or text[0] in "~=" else text
+            for text, unknown in zip(texts, anonymous, strict=True)
+        ]
+        internal = np.flatnonzero(events["kind"] >= _INTERNAL_FROM).tolist()
+        data = {row: good[row].sa_data or "" for row in internal}
+        return EventBatch(events, customers, items, rejects, record_ts, data)
 
     def _item_hash(self, text: str) -> int:
         if not text:
@@ -221,6 +264,10 @@ class EventDecoder:
 
 def _text(value: str | int | None) -> str:
     return value if isinstance(value, str) else str(value)
+
+
+def _category(value: object) -> int:
+    return short_hash(_text(value)) if isinstance(value, str | int) else 0
 
 
 def _parse_reason(value: bytes, exc: Exception) -> str:

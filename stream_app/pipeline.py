@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream_app.codec import Outbox, decode_outbox, encode_outbox
 from stream_app.core.journey import STEP_LISTS, STEPS, likely_next
 from stream_app.core.learn import APPLIED, Learned, learn
+from stream_app.core.model import INTERNAL, KIND
 from stream_app.core.ranking import LISTS, Ranker
 from stream_app.core.state import decode_partition, decode_users, encode_users
 from stream_app.events import EventBatch, EventDecoder
@@ -100,6 +101,7 @@ class Learn:
             self._items.tables.model,
             learn_globals=self.learning,
         )
+        _follow_time(partition, events)
         self._telemetry.lap("learn")
         self._name_items(events)
         ranked = self._score(events, rows, users, partition, learned) if self.serving else None
@@ -111,7 +113,7 @@ class Learn:
             owned.cursor,
             batch.next_offset,
             [
-                *zip([key.tobytes() for key in ids], _blobs(users), strict=True),
+                *zip([key.tobytes() for key in ids], _blobs(users, rows, events), strict=True),
                 (ACCOUNTS_ID, _accounts(partition, batch.next_offset)),
             ],
             partition.tobytes(),
@@ -240,12 +242,29 @@ class Learn:
         )
 
 
-def _blobs(users: NDArray[np.void]) -> list[bytes]:
-    """What to store; nothing for customers who were erased."""
+def _blobs(users: NDArray[np.void], rows: NDArray[np.int64], events: EventBatch) -> list[bytes]:
+    """What to store; nothing for customers who were erased or are not known."""
+    _, first = np.unique(rows, return_index=True)  # each customer is in the batch
+    names = [events.customers[k].encode("utf-8", "surrogatepass") for k in first.tolist()]
     return [
-        blob if events else b""
-        for blob, events in zip(encode_users(users), users["events"].tolist(), strict=True)
+        blob if known else b""
+        for blob, known in zip(encode_users(users, names), users["events"].tolist(), strict=True)
     ]
+
+
+def _follow_time(partition: NDArray[np.void], events: EventBatch) -> None:
+    """Raise the partition's watermark; where events lie in the future, only to their records' time.
+
+    Of several that are equally late the first counts, however the log is cut into batches.
+    """
+    own = events.events["kind"] < KIND[INTERNAL[0]]
+    made, ts = events.record_ts[own], events.events["ts"][own]
+    seen = np.where(made > 0.0, np.minimum(ts, made), ts)
+    if len(seen):
+        last = int(seen.argmax())
+        if seen[last] > partition["watermark"][0]:
+            partition["watermark"] = seen[last]
+            partition["behind_s"] = made[last] - seen[last] if made[last] > 0.0 else 0.0
 
 
 def _account(

@@ -12,7 +12,7 @@ from stream_app.adapters.redis_store import RedisStore
 from stream_app.commands.console import command, console, plain
 from stream_app.core.state import decode_users
 from stream_app.errors import StreamAppError
-from stream_app.hashing import stable_hash
+from stream_app.hashing import customer_id, public_name
 from stream_app.ports import USERS
 from stream_app.profiles import profiles_json
 from stream_app.settings import Settings
@@ -23,10 +23,10 @@ def register(app: Any, settings: Settings) -> None:
     """Add the commands of this module to ``app``."""
 
     async def recommend(user: str, name: str | None, why: bool) -> None:
-        """Show the lists of USER as they stand in Redis."""
+        """Show the lists of USER (a user id, or an anonymous session id) as they stand in Redis."""
         store = redis_store(settings)
         try:
-            found = await store.get(f"rec:{user}")
+            found = await _found(store, user)
         finally:
             await store.close()
         if not isinstance(found, dict):
@@ -75,13 +75,26 @@ def register(app: Any, settings: Settings) -> None:
     app.command(click.argument("user"))(command(profile))
 
 
+def _names(user: str) -> tuple[str, str]:
+    """What USER may be called in keys: the id is a user's, or an anonymous session's."""
+    return public_name(user, anonymous=False), public_name(user, anonymous=True)
+
+
+async def _found(store: RedisStore, user: str) -> dict[bytes, bytes] | bytes | None:
+    for name in _names(user):
+        found = await store.get(f"rec:{name}")
+        if found is not None:
+            return found
+    return None
+
+
 async def _profile(store: RedisStore, settings: Settings, user: str) -> str:
     partition = partition_of(user.encode(), settings.clickstream_partitions)
-    for anonymous in (0, 1):
-        ids = np.array([stable_hash(user, anonymous)], np.uint64)
+    for name in _names(user):
+        ids = np.array([customer_id(name)], np.uint64)
         (blob,) = await store.load(USERS, [partition], [ids[0].tobytes()])
         if blob:
-            return profiles_json(decode_users(ids, [blob]), [user])[0].decode()
+            return profiles_json(decode_users(ids, [blob]), [name])[0].decode()
     raise StreamAppError(f"customer {user!r} is not known: none of their events was applied yet")
 
 

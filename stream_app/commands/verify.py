@@ -17,7 +17,7 @@ from stream_app.commands.console import command, console, plain
 from stream_app.core.tables import ITEM
 from stream_app.errors import EventRejected, StreamAppError
 from stream_app.events import EventDecoder
-from stream_app.hashing import stable_hash
+from stream_app.hashing import customer_id
 from stream_app.offline.recompute import Customers
 from stream_app.offline.recompute_items import ItemPartition, Masses, Sums
 from stream_app.pipeline import ACCOUNTS_ID
@@ -153,7 +153,7 @@ async def _read_clicks(
                 " STREAM_APP_CLICKSTREAM_RETENTION_DAYS have passed"
             )
         found = decoder.decode(_raw(records))
-        source.customers.apply(found.events)
+        source.customers.apply(found.events, found.customers)
         source.names.update(found.customers)
         source.rejected.update(records[reject.row].offset for reject in found.rejects)
         source.end = records[-1].offset + 1
@@ -302,8 +302,9 @@ async def _compare_lists(
             findings.fault(f"rec:{name} is not what the topic said last (version {said[0]})")
     for source in sources:
         for name in sorted(source.names - last.keys()):
-            ids = {stable_hash(name), stable_hash(name, 1)}
-            if ids & source.customers.customers.keys():  # else erased, and rightly without a list
+            if (
+                customer_id(name) in source.customers.customers
+            ):  # else erased, and rightly without a list
                 divergent += 1
                 findings.fault(f"{name!r} has no list on {settings.recommendations_topic}")
     return divergent

@@ -13,6 +13,7 @@ from stream_app.core.journey import STEP, transition_table
 from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
+    INTERNAL,
     KIND,
     KIND_WEIGHTS,
     PREVIOUS_MAX,
@@ -33,6 +34,7 @@ EVENT = np.dtype(
         ("value", "f8"),  # price times quantity
         ("session", "u4"),
         ("event_id", "u4"),
+        ("category", "u4"),
         ("kind", "u1"),
         ("anonymous", "u1"),
     ],
@@ -51,14 +53,14 @@ TRANSITION = np.dtype(
     align=True,
 )
 
-APPLIED, DUPLICATE, ERASED = 0, 1, 2
+APPLIED, DUPLICATE, ERASED, STALE = range(4)
 _TABLE = transition_table()
 _BROWSE, _CONSIDER, _CART = STEP["browse"], STEP["consider"], STEP["cart"]
 _DISCOVER, _DORMANT = STEP["discover"], STEP["dormant"]
 _VIEW, _CLICK = KIND["view"], KIND["click"]
 _ADD, _REMOVE = KIND["add_to_cart"], KIND["remove_from_cart"]
 _PURCHASE, _REFUND = KIND["purchase"], KIND["refund"]
-_ERASE = KIND["erase"]
+_ERASE, _REFRESH, _INTERNAL = KIND["erase"], KIND["refresh"], KIND[INTERNAL[0]]
 FIRST_OF_SESSION = 0x80  # in ring_kind, beside the kind: it was paired with nothing before
 
 
@@ -157,6 +159,15 @@ def _append_event(user: Row, item: int, ts: float, kind: int) -> None:
 
 
 @kernel
+def _note_category(user: Row, category: int) -> None:
+    """How many item events in a row named this category; those that name none say nothing."""
+    if category != 0:
+        same = user.category == category
+        user.category_views = min(user.category_views + 1, 255) if same else 1
+        user.category = category
+
+
+@kernel
 def _enter_session(user: Row, event: Row, model: Model) -> None:
     """Start a new session when the session id changes, or without ids after a pause."""
     pause = event.ts - user.last_ts
@@ -167,9 +178,11 @@ def _enter_session(user: Row, event: Row, model: Model) -> None:
     if user.events == 0 or fresh:
         user.sessions += 1
         user.session_start = event.ts
+        user.category_views = 0
         user.session_n = 0
         user.session_events = 0
         if user.events == 0:
+            user.first_ts = event.ts
             user.step = _DISCOVER
             user.previous_step = _DISCOVER
             user.entered_at = event.ts
@@ -213,6 +226,7 @@ def _keep_books(user: Row, event: Row) -> None:
             user.cart_n = drop_at(user.cart_item, user.cart_n, at)
     if kind == _PURCHASE:
         user.purchases += 1
+        user.purchase_ts = max(user.purchase_ts, event.ts)
         user.monetary += np.float32(event.value)
         if event.item != 0 and index_of(user.bought_item, user.bought_n, event.item) < 0:
             if user.bought_n == BOUGHT_MAX:
@@ -262,6 +276,17 @@ def _transition(user: Row, event: Row, weight: float, out: Row) -> None:
 
 
 @kernel
+def _take_internal(user: Row, partition: Row, event: Row) -> int:
+    """Believe a record of our own as far as the customer's state bears it out."""
+    if event.kind == _REFRESH and user.events > 0:
+        user.offset = event.offset  # the version of lists that are ranked anew
+        partition.applied += 1
+        return APPLIED
+    partition.rejected += 1
+    return STALE
+
+
+@kernel
 def learn_events(
     users: NDArray[np.void],
     rows: NDArray[np.int64],
@@ -282,7 +307,7 @@ def learn_events(
     for e in range(len(events)):
         event = events[e]
         user = users[rows[e]]
-        if event.event_id != 0:
+        if event.event_id != 0 and event.kind < _INTERNAL:
             if index_of(user.seen, user.seen_n, event.event_id) >= 0:
                 status[e] = DUPLICATE
                 part.rejected += 1
@@ -293,6 +318,9 @@ def learn_events(
             users[rows[e]].id = event.customer
             status[e] = ERASED
             part.applied += 1
+            continue
+        if event.kind >= _INTERNAL:
+            status[e] = _take_internal(user, part, event)
             continue
         if learn_globals and event.item != 0 and weights[event.kind] > 0.0:
             _learn_recent(user, part, event.item, recent)
@@ -315,6 +343,7 @@ def learn_events(
             _transition(user, event, weight, out[n])
             n += 1
             _append_event(user, event.item, event.ts, event.kind)
+            _note_category(user, event.category)
         elif event.item != 0 and weight < 0.0:
             n = _retract(user, event, weight, out, n)
         if event.item != 0 and weight != 0.0:

@@ -20,7 +20,14 @@ KINDS = (
     "share",
     "support",
     "erase",  # forget the customer; sent by the erase command
+    # Internal records: this application sends them to itself, through the log, so that a replay
+    # repeats them. They are believed only as far as the customer's state bears them out.
+    "timeout",  # a journey timer of the customer has run out
+    "refresh",  # rank anew, nothing happened
+    "link",  # an anonymous session belongs to a known customer: hand its state over
+    "merge",  # the state of an anonymous session, for the known customer
 )
+INTERNAL = KINDS[-4:]
 KIND = {name: number for number, name in enumerate(KINDS)}
 
 # How much one event says about what belongs together; 0 = says nothing, negative = takes back.
@@ -41,6 +48,10 @@ KIND_WEIGHTS = np.array(
         1.5,  # share
         0.0,  # support
         0.0,  # erase
+        0.0,  # timeout
+        0.0,  # refresh
+        0.0,  # link
+        0.0,  # merge: what it brings was learned when it happened
     ]
 )
 
@@ -51,6 +62,8 @@ SEEN_MAX = 16  # recent event ids kept per customer, for de-duplication
 VECTOR_MAX = 12  # entries of the sparse user vector
 CART_MAX = 10
 BOUGHT_MAX = 10
+FEATURES_MAX = 16  # of a customer, as sampled for a prediction that is not yet resolved
+STEPS_MAX = 16  # steps of a journey
 
 
 class Model(NamedTuple):

@@ -10,16 +10,19 @@ from stream_app.core.jit import kernel
 from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
+    FEATURES_MAX,
     KINDS,
     RING_MAX,
     SEEN_MAX,
+    STEPS_MAX,
     VECTOR_MAX,
 )
 from stream_app.core.revisits import REVISIT_WEIGHTS_N
+from stream_app.core.schema_1 import PARTITION_1, USER_1
 from stream_app.errors import SchemaUnknown
 
-USER_SCHEMA = 1
-PARTITION_SCHEMA = 1
+USER_SCHEMA = 2
+PARTITION_SCHEMA = 2
 
 # The first fields are always stored, the arrays at the end only as far as they are filled.
 USER = np.dtype(
@@ -34,8 +37,12 @@ USER = np.dtype(
         ("cart_n", "u1"),
         ("bought_n", "u1"),
         ("anonymous", "u1"),
+        ("features_n", "u1"),
+        ("category_views", "u1"),  # item events in a row, of this session, that had this category
+        ("reserved", "u1", (2,)),
         ("session_events", "u2"),  # item events in the current session, also those no longer kept
         ("session", "u4"),  # hash of the session id, 0 = none given
+        ("category", "u4"),  # hash of the last category that an item event named, 0 = none
         ("events", "u4"),
         ("sessions", "u4"),
         ("purchases", "u4"),
@@ -45,19 +52,22 @@ USER = np.dtype(
         ("last_ts", "f8"),
         ("session_start", "f8"),
         ("entered_at", "f8"),  # when the current step was entered
+        ("timer_ts", "f8"),  # deadline of the last time-out applied, 0 = none
+        ("purchase_ts", "f8"),  # of the last purchase, 0 = none
+        ("first_ts", "f8"),  # of the first event
+        ("sampled_at", "f8"),  # when ``features`` were taken
         ("ring_item", "u8", (RING_MAX,)),
         ("cart_item", "u8", (CART_MAX,)),
         ("bought_item", "u8", (BOUGHT_MAX,)),
         ("vector_item", "u8", (VECTOR_MAX,)),
         ("vector_weight", "f4", (VECTOR_MAX,)),  # decayed to last_ts
+        ("features", "f4", (FEATURES_MAX,)),
         ("ring_ts", "u4", (RING_MAX,)),
         ("seen", "u4", (SEEN_MAX,)),  # hashes of the last event ids, oldest first
         ("ring_kind", "u1", (RING_MAX,)),  # with FIRST_OF_SESSION of core.learn
     ],
     align=True,
 )
-
-STEPS_N = 7
 
 PARTITION = np.dtype(
     [
@@ -69,9 +79,11 @@ PARTITION = np.dtype(
         ("skipped", "i8"),  # offsets without a record: control records, aborted, compacted
         ("transitions", "f8"),
         ("repeats", "f8"),
+        ("watermark", "f8"),  # the latest event time, as far as it did not lie in the future
+        ("behind_s", "f8"),  # how long after it that event's record was made
         ("revisit_weights", "f4", (REVISIT_WEIGHTS_N,)),
         ("revisit_squares", "f4", (REVISIT_WEIGHTS_N,)),  # of the gradients so far
-        ("step_counts", "f8", (STEPS_N, STEPS_N)),
+        ("step_counts", "f8", (STEPS_MAX, STEPS_MAX)),
     ],
     align=True,
 )
@@ -85,21 +97,26 @@ _COUNTED = {
     "vector_weight": "vector_n",
     "cart_item": "cart_n",
     "bought_item": "bought_n",
+    "features": "features_n",
 }
 
 
-def _layout() -> tuple[int, NDArray[np.int64]]:
+Layout = tuple[int, NDArray[np.int64]]
+
+
+def layout(dtype: np.dtype[np.void]) -> Layout:
     """Return the header size and a (fields, 3) table: offset, item size, offset of the count."""
-    assert USER.fields is not None
-    header = USER.fields["ring_item"][1]
+    assert dtype.fields is not None
+    header = dtype.fields["ring_item"][1]
     table = []
     for name, count in _COUNTED.items():
-        field, start = USER.fields[name][:2]
-        table.append((start, field.base.itemsize, USER.fields[count][1]))
+        if name in dtype.fields:
+            field, start = dtype.fields[name][:2]
+            table.append((start, field.base.itemsize, dtype.fields[count][1]))
     return header, np.array(sorted(table), np.int64)
 
 
-_HEADER_BYTES, _ARRAYS = _layout()
+_LAYOUT = layout(USER)
 
 
 @kernel
@@ -141,19 +158,36 @@ def _fill(
             at += size
 
 
-def encode_users(users: NDArray[np.void]) -> list[bytes]:
+def encode_users(users: NDArray[np.void], names: Sequence[bytes] | None = None) -> list[bytes]:
     """Blobs of the ``(n,) USER`` records, each only as long as its filled arrays.
 
+    ``names``, the customers' ids as text, follow them: who finds a blob without having had an event
+    of the customer needs it (timers, after a restart).
+
     >>> state = new_users(np.array([7], np.uint64))
-    >>> len(encode_users(state)[0]), USER.itemsize
-    (72, 648)
+    >>> len(encode_users(state)[0]), encode_users(state, [b"anna"])[0][-4:], USER.itemsize
+    (112, b'anna', 752)
     """
     full = users.view(np.uint8).reshape(len(users), USER.itemsize)
     out = np.empty(full.size, np.uint8)
-    ends = _trim(full, _HEADER_BYTES, _ARRAYS, out)
+    ends = _trim(full, *_LAYOUT, out)
     packed = out[: ends[-1] if len(ends) else 0].tobytes()
     starts = [0, *ends.tolist()]
-    return [packed[a:b] for a, b in pairwise(starts)]
+    if names is None:
+        return [packed[a:b] for a, b in pairwise(starts)]
+    return [packed[a:b] + name for (a, b), name in zip(pairwise(starts), names, strict=True)]
+
+
+def customer_name(blob: bytes) -> bytes:
+    """The customer's id as text, from the end of a blob; empty in those of schema 1.
+
+    >>> customer_name(encode_users(new_users(np.array([7], np.uint64)), [b"anna"])[0])
+    b'anna'
+    """
+    if blob[0] != USER_SCHEMA:
+        return b""
+    header, arrays = _LAYOUT
+    return blob[header + sum(size * blob[count] for _, size, count in arrays.tolist()) :]
 
 
 def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
@@ -168,23 +202,46 @@ def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
 def decode_users(ids: NDArray[np.uint64], blobs: Sequence[bytes | None]) -> NDArray[np.void]:
     """``(n,) USER`` records from blobs; ``None`` is a new customer.
 
-    Raises :class:`~stream_app.errors.SchemaUnknown` for a blob of a newer release.
+    Blobs of schema 1 are migrated. Raises :class:`~stream_app.errors.SchemaUnknown` for a blob of
+    a newer release.
     """
     users = new_users(ids)
     known = [(row, blob) for row, blob in enumerate(blobs) if blob]
     if not known:
         return users
-    for _, blob in known:
-        if blob[0] != USER_SCHEMA:
+    for schema in {blob[0] for _, blob in known}:
+        some = [(row, blob) for row, blob in known if blob[0] == schema]
+        rows = np.array([row for row, _ in some], np.int64)
+        if schema == USER_SCHEMA:
+            unpack_users([blob for _, blob in some], rows, users, _LAYOUT)
+        elif schema == 1:
+            users[rows] = migrated_users([blob for _, blob in some])
+        else:
             raise SchemaUnknown(
-                f"customer state has schema {blob[0]}, this release reads {USER_SCHEMA}:"
+                f"customer state has schema {schema}, this release reads {USER_SCHEMA}:"
                 " run the release that wrote it, or newer"
             )
-    rows = np.array([row for row, _ in known], np.int64)
-    sizes = np.array([len(blob) for _, blob in known], np.int64)
-    packed = np.frombuffer(b"".join([blob for _, blob in known]), np.uint8)
-    full = users.view(np.uint8).reshape(len(users), USER.itemsize)
-    _fill(packed, np.cumsum(sizes) - sizes, rows, _HEADER_BYTES, _ARRAYS, full)
+    return users
+
+
+def unpack_users(
+    blobs: Sequence[bytes], rows: NDArray[np.int64], users: NDArray[np.void], form: Layout
+) -> None:
+    """Fill ``users[rows]`` from blobs of the given layout; what follows the arrays is left out."""
+    sizes = np.array([len(blob) for blob in blobs], np.int64)
+    packed = np.frombuffer(b"".join(blobs), np.uint8)
+    full = users.view(np.uint8).reshape(len(users), users.dtype.itemsize)
+    _fill(packed, np.cumsum(sizes) - sizes, rows, *form, full)
+
+
+def migrated_users(blobs: Sequence[bytes]) -> NDArray[np.void]:
+    """``(n,) USER`` records from blobs of schema 1: what it did not know is zero."""
+    old = np.zeros(len(blobs), USER_1)
+    unpack_users(blobs, np.arange(len(blobs)), old, layout(USER_1))
+    users = np.zeros(len(blobs), USER)
+    for name in USER_1.names or ():
+        users[name] = old[name]
+    users["schema"] = USER_SCHEMA
     return users
 
 
@@ -196,15 +253,28 @@ def new_partition() -> NDArray[np.void]:
 
 
 def decode_partition(blob: bytes) -> NDArray[np.void]:
-    """The ``(1,) PARTITION`` record of a committed partition; empty bytes give a new one."""
+    """The ``(1,) PARTITION`` record of a committed partition; empty bytes give a new one.
+
+    What follows it in the blob is left to the caller. That of schema 1 is migrated.
+    """
+    partition = new_partition()
     if not blob:
-        return new_partition()
-    if blob[0] != PARTITION_SCHEMA or len(blob) != PARTITION.itemsize:
+        return partition
+    if blob[0] == PARTITION_SCHEMA and len(blob) >= PARTITION.itemsize:
+        return np.frombuffer(blob, PARTITION, count=1).copy()
+    if blob[0] != 1 or len(blob) != PARTITION_1.itemsize:
         raise SchemaUnknown(
             f"partition state has schema {blob[0]} and {len(blob)} bytes, this release reads"
             f" {PARTITION_SCHEMA} with {PARTITION.itemsize}: run the release that wrote it"
         )
-    return np.frombuffer(blob, PARTITION).copy()
+    old = np.frombuffer(blob, PARTITION_1)
+    for name in PARTITION_1.names or ():
+        if name == "step_counts":
+            steps = old[name].shape[1]
+            partition[name][:, :steps, :steps] = old[name]
+        elif name != "schema":
+            partition[name] = old[name]
+    return partition
 
 
 assert len(KINDS) < 256, "kinds are stored in one byte"

@@ -9,7 +9,7 @@ is :mod:`stream_app.offline.recompute_items`.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,11 +20,13 @@ from stream_app.core.learn import EVENT, FIRST_OF_SESSION, TRANSITION
 from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
+    INTERNAL,
     KIND_WEIGHTS,
     KINDS,
     PREVIOUS_MAX,
     RING_MAX,
     SEEN_MAX,
+    STEPS_MAX,
     VECTOR_MAX,
     Model,
 )
@@ -67,6 +69,11 @@ class Customer:
     last_ts: float = 0.0
     offset: int = -1
     anonymous: int = 0
+    name: str = ""
+    category: int = 0
+    category_views: int = 0
+    first_ts: float = 0.0
+    purchase_ts: float = 0.0
     visits: list[Visit] = field(default_factory=list)
     in_session: int = 0  # how many of the visits
     seen: list[int] = field(default_factory=list)
@@ -81,6 +88,7 @@ class Customer:
         for name in (
             *("entered_at", "events", "sessions", "purchases", "monetary", "session"),
             *("session_start", "session_events", "last_ts", "offset", "anonymous"),
+            *("category", "category_views", "first_ts", "purchase_ts"),
         ):
             user[name] = getattr(self, name)
         user["step"], user["previous_step"] = STEP[self.step], STEP[self.previous_step]
@@ -99,7 +107,7 @@ class Customer:
             user[count] = len(values)
             user[name][: len(values)] = values
         assert users.dtype == USER
-        return encode_users(users)[0]
+        return encode_users(users, [self.name.encode("utf-8", "surrogatepass")])[0]
 
 
 class Customers:
@@ -113,11 +121,14 @@ class Customers:
         self.next_steps: Counter[tuple[str, str]] = Counter()
         self._moves: list[tuple[int, tuple[int, ...], float, int, float]] = []
 
-    def apply(self, events: NDArray[np.void]) -> None:
-        """Apply ``(n,) EVENT`` records in the order of the log."""
+    def apply(self, events: NDArray[np.void], names: Sequence[str] | None = None) -> None:
+        """Apply ``(n,) EVENT`` records in the order of the log, of customers with ``names``."""
         assert events.dtype == EVENT
-        for row in events.tolist():
+        for k, row in enumerate(events.tolist()):
             self._apply(*row)
+            who = self.customers.get(row[0])
+            if who is not None and names is not None:
+                who.name = names[k]
 
     def transitions(self) -> NDArray[np.void]:
         """``(n,) TRANSITION``: what the events since the last call say about items."""
@@ -129,7 +140,7 @@ class Customers:
 
     def step_counts(self) -> NDArray[np.float64]:
         """``(steps, steps)``: how often customers went from one step to another."""
-        counts = np.zeros((len(STEPS), len(STEPS)))
+        counts = np.zeros((STEPS_MAX, STEPS_MAX))
         for (before, after), n in self.next_steps.items():
             counts[STEP[before], STEP[after]] = n
         return counts
@@ -143,9 +154,13 @@ class Customers:
         value: float,
         session: int,
         event_id: int,
+        category: int,
         kind_number: int,
         anonymous: int,
     ) -> None:
+        if KINDS[kind_number] in INTERNAL:
+            self._internal(customer_id, KINDS[kind_number], offset)
+            return
         who = self.customers.setdefault(customer_id, Customer(customer_id))
         if event_id in who.seen:
             self.rejected += 1
@@ -161,7 +176,7 @@ class Customers:
         self._session(who, ts, session)
         fade(who, ts, self.model)
         session_items = [visit.item for visit in who.visits[len(who.visits) - who.in_session :]]
-        _books(who, kind, item, value)
+        _books(who, kind, item, value, ts)
         self._step(who, kind_number, ts, returning=weight > 0 and item in session_items)
         if item and weight > 0:
             nearest = tuple(session_items[::-1][:PREVIOUS_MAX])
@@ -169,6 +184,9 @@ class Customers:
             who.visits = [*who.visits, Visit(item, ts, kind, not session_items)][-RING_MAX:]
             who.in_session = min(who.in_session + 1, RING_MAX)
             who.session_events = min(who.session_events + 1, 65_535)
+            if category:
+                run = who.category_views if category == who.category else 0
+                who.category, who.category_views = category, min(run + 1, 255)
         elif item and weight < 0:
             self._take_back(who, kind, item, offset, weight)
         if item and weight:
@@ -178,6 +196,15 @@ class Customers:
         who.offset, who.anonymous = offset, anonymous
         self.applied += 1
 
+    def _internal(self, customer_id: int, kind: str, offset: int) -> None:
+        """Records of the application to itself, believed as far as the state bears them out."""
+        who = self.customers.get(customer_id)
+        if kind == "refresh" and who is not None:
+            who.offset = offset
+            self.applied += 1
+        else:
+            self.rejected += 1
+
     def _session(self, who: Customer, ts: float, session: int) -> None:
         pause = ts - who.last_ts
         both_named = bool(who.session and session)
@@ -185,9 +212,9 @@ class Customers:
         if not who.events or changed:
             who.sessions += 1
             who.session_start = ts
-            who.in_session = who.session_events = 0
+            who.in_session = who.session_events = who.category_views = 0
             if not who.events:
-                who.entered_at = ts
+                who.entered_at = who.first_ts = ts
             elif pause > self.model.dormant_after_s:
                 who.previous_step, who.step = who.step, "dormant"
                 who.entered_at = who.last_ts + self.model.dormant_after_s
@@ -222,13 +249,14 @@ def fade(who: Customer, ts: float, model: Model) -> None:
         who.vector = {item: np.float32(w * factor) for item, w in who.vector.items()}
 
 
-def _books(who: Customer, kind: str, item: int, value: float) -> None:
+def _books(who: Customer, kind: str, item: int, value: float, ts: float) -> None:
     if kind == "add_to_cart" and item not in who.cart:
         who.cart = [*who.cart, item][-CART_MAX:]
     if kind in ("remove_from_cart", "purchase") and item in who.cart:
         who.cart.remove(item)
     if kind == "purchase":
         who.purchases += 1
+        who.purchase_ts = max(who.purchase_ts, ts)
         who.monetary = np.float32(who.monetary + np.float32(value))
         if item not in who.bought:
             who.bought = [*who.bought, item][-BOUGHT_MAX:]

@@ -191,7 +191,7 @@ def truth(events: int) -> Truth:
         raw = RawBatch(CLICKS, p, n, range(n), nothing, values, [-1] * n, [()] * n)
         found = EventDecoder(SETTINGS).decode(raw)
         customers = Customers()
-        customers.apply(found.events)
+        customers.apply(found.events, found.customers)
         rows = customers.transitions()
         masses.add(rows)
         for row in rows:

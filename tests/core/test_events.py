@@ -92,6 +92,11 @@ EXAMPLES: list[tuple[str, bytes | None]] = [
     ("bad_number", event(quantity=-1)),
     ("bad_number", event(rating=1e10)),
     ("bad_number", event(price=1e300)),
+    ("bad_internal", event(event="timeout", ts=NOW_S + 2)),  # made before its time
+    ("bad_internal", event(event="link", user_id=None, session_id="s")),
+    ("bad_internal", event(event="link", sa_data="u1")),
+    ("bad_internal", event(event="merge", sa_data="")),
+    ("bad_internal", event(event="merge", user_id=None, session_id="s", sa_data="AA==")),
 ]
 
 
@@ -127,7 +132,11 @@ def test_milliseconds_are_recognised() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_event_is_read(kind: str) -> None:
-    batch = decoded(event(event=kind))
+    extra = {
+        "link": {"user_id": None, "session_id": "s", "sa_data": "u1"},
+        "merge": {"sa_data": "AA=="},
+    }
+    batch = decoded(event(event=kind, **extra.get(kind, {})))
     assert batch.events["kind"].tolist() == [KIND[kind]]
     assert batch.events["item"].tolist() == [stable_hash("i1")]
 

@@ -1,5 +1,8 @@
 """Customers and partitions as blobs: they round-trip, trimmed, and unknown schemas are refused."""
 
+import zlib
+from base64 import b85decode
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +11,7 @@ from numpy.typing import NDArray
 from stream_app.core.state import (
     PARTITION,
     USER,
+    customer_name,
     decode_partition,
     decode_users,
     encode_users,
@@ -17,6 +21,24 @@ from stream_app.core.state import (
 from stream_app.errors import SchemaUnknown
 from stream_app.user_cache import UserCache
 from tests.core.logs import Stream, logs
+
+SEVEN = np.array([7], np.uint64)
+# A customer and a partition after eight events, as the last release with schema 1 stored them.
+STORED_1 = (
+    b"0RjaG2nYoL0RRX9O#lD@2mk;80RR910RR91007)UDgXcg000009{>OV00000000oF{8ZUN000m`{8ZUN000o0{8ZUN"
+    b"=TtLz_&Q?D{Lp>(v9y_L=TtLz_&Q?D{Lp>(v9y_L5lzT;YcA0U{Lp>(v9y_LCdm@^B&Z0dJ4Ib}-XTCm{Lp>(v9y_L"
+    b"=TtLz_&Q?D{Lp>(v9y_L5lzT;YcA0UCdm@^B&Z0dJ4Ib}-XTCmvibi%U;V#8+5CS$Hvhjr004kL0P$00Jn>Uyc=1zZ"
+    b"wDD7A@bOb+Eb>!jX!28Kr1Dc`WB>pFWdHyGW&i*HX8-^IXaE2JX#fBKY5)KLYXATMf&v2s0tf~I"
+)
+PARTITION_STORED_1 = (
+    b"c-muRfB+5#Vt|YTAr+4*C+tNR6R=Ig5R-CD!Vo*OC>lfT<{W7ZG3y(v_Y!i4E$ae15FJ&@x(}ba+c9^*X7#VMw__jy"
+    b"urAuaml$=YKVHJCu2wp5AHx8G2`N+dGK_*z00dX6TJ3mV1n-082@fAnaN3+>s)dq9k@E_+Jc~EIX?pA>Ht&Ey%ROO|"
+    b")93304t7U({UNCDZMKaawsHs^Y;O>=slC60pt^hN$M?a?rmZ~7P{M4IW&ug%3$}6;WQKubC&}f7i*2!8)kLR#>$)uW"
+    b"p80kQ9R8qqAf(UzT!sz0*xVK#46#Zdb__A`Q-7_|#i~O}F~oXJ<ZTGKgX8W>dk~$ZG2IrQy3!kJVEOnS6MIs^C!znT"
+    b"4KeEW+!V%Zzg)yW+kwo#o*m^jqovp=0D+k-+wJ9R`D|f%qLBSCm_D~V5G9Qw=M`*u79aS*bHSR}yaO(WcEnhd>JR?e"
+    b"ZuUhhcM-IMQJ&WxTRDUdI6WinwXAFis++OI$PQLEwK9jHgc*Ofm;)((z*dfe%=mm>n&k2#=G}ICuGe2|corwwAChRc"
+    b"0fj#(9<ZzaU{6^p8fg90Hius3GB5xDS^T1&"
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -43,10 +65,44 @@ def test_partitions_round_trip(log: NDArray[np.void]) -> None:
 
 def test_a_full_customer_takes_all_its_bytes_and_a_new_one_few() -> None:
     user = new_users(np.array([1], np.uint64))
-    assert len(encode_users(user)[0]) < 100
-    for name in ("ring_n", "seen_n", "vector_n", "cart_n", "bought_n"):
-        user[name] = user[name.replace("_n", "_item") if name != "seen_n" else "seen"].shape[1]
-    assert len(encode_users(user)[0]) <= USER.itemsize <= 700
+    assert len(encode_users(user)[0]) < 120
+    for name in ("ring_n", "seen_n", "vector_n", "cart_n", "bought_n", "features_n"):
+        array = {"seen_n": "seen", "features_n": "features"}.get(name, name.replace("_n", "_item"))
+        user[name] = user[array].shape[1]
+    assert len(encode_users(user)[0]) <= USER.itemsize <= 800
+
+
+def test_a_typical_customer_takes_less_than_half_a_kilobyte() -> None:
+    user = new_users(np.array([1], np.uint64))
+    for name, n in (("ring_n", 12), ("seen_n", 16), ("vector_n", 8), ("cart_n", 2)):
+        user[name] = n
+    assert len(encode_users(user, [b"customer-123456"])[0]) < 500
+
+
+def test_a_customer_of_schema_1_is_migrated_when_it_is_read() -> None:
+    old = b85decode(STORED_1)
+    (user,) = decode_users(np.array([42], np.uint64), [old])
+    assert (user["schema"], user["id"], user["events"], user["purchases"]) == (2, 42, 8, 1)
+    assert (user["step"], user["previous_step"], user["entered_at"]) == (2, 5, 1700000360.25)
+    assert (user["last_ts"], user["session"], user["monetary"]) == (1700000420.25, 77, 27.5)
+    assert user["seen"].tolist()[:9] == [*range(100, 108), 0]
+    assert user["ring_kind"].tolist()[:9] == [130, 2, 3, 4, 2, 8, 6, 2, 0]
+    assert user["vector_weight"][1] == np.float32(5.999679)
+    assert user["ring_item"][6] == 12036054880848365862
+    assert user["bought_item"][0] == user["cart_item"][0] + user["ring_item"][1]
+    assert (user["timer_ts"], user["features_n"], user["category"]) == (0, 0, 0)
+    assert customer_name(old) == b"", "schema 1 did not know it"
+    both = decode_users(np.array([42, 7], np.uint64), [old, encode_users(new_users(SEVEN))[0]])
+    assert both["events"].tolist() == [8, 0], "blobs of both schemas in one batch"
+
+
+def test_a_partition_of_schema_1_is_migrated_when_it_is_read() -> None:
+    partition = decode_partition(zlib.decompress(b85decode(PARTITION_STORED_1)))
+    assert (partition["schema"][0], partition["applied"][0]) == (2, 8)
+    assert partition["transitions"][0] == 7.0
+    assert partition["step_counts"].sum() == partition["step_counts"][0, :7, :7].sum() == 5.0
+    assert np.abs(partition["revisit_weights"]).sum() > 0.0
+    assert decode_partition(partition.tobytes() + b"more").tobytes() == partition.tobytes()
 
 
 def test_no_customers_are_no_blobs() -> None:
@@ -56,9 +112,9 @@ def test_no_customers_are_no_blobs() -> None:
 
 def test_an_unknown_schema_stops_the_worker() -> None:
     (blob,) = encode_users(new_users(np.array([1], np.uint64)))
-    with pytest.raises(SchemaUnknown, match="customer state has schema 9, this release reads 1"):
+    with pytest.raises(SchemaUnknown, match="customer state has schema 9, this release reads 2"):
         decode_users(np.array([1], np.uint64), [b"\x09" + blob[1:]])
-    for partition in (b"\x09" + bytes(PARTITION.itemsize - 1), b"\x01 too short"):
+    for partition in (b"\x09" + bytes(PARTITION.itemsize - 1), b"\x02 too short"):
         with pytest.raises(
             SchemaUnknown, match=r"partition state has schema . and \d+ bytes.*: run the release"
         ):
