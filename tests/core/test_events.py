@@ -132,7 +132,7 @@ def test_milliseconds_are_recognised() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_event_is_read(kind: str) -> None:
-    extra = {
+    extra: dict[str, dict[str, Any]] = {
         "link": {"user_id": None, "session_id": "s", "sa_data": "u1"},
         "merge": {"sa_data": "AA=="},
     }
