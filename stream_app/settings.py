@@ -44,6 +44,10 @@ class Settings(BaseModel):
         description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL",
     )
     redis_password_file: Path | None = Field(None, description="file with the Redis password")
+    redis_ca_file: Path | None = Field(None, description="CA certificates, default the system's")
+    plaintext_credentials: bool = Field(
+        False, description="let passwords go to other machines unencrypted"
+    )
     redis_timeout_s: float = Field(5.0, gt=0, le=600, description="seconds to wait for a reply")
     redis_prefix: str = Field(
         "sa1:", pattern=r"^[\w.:-]{1,32}$", description="prefix of internal keys"
@@ -203,9 +207,12 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         settings = Settings.model_validate(values)
     except ValidationError as exc:
         for error in exc.errors():
-            name = str(error["loc"][0]) if error["loc"] else ""
+            if not error["loc"]:  # of several settings together
+                problems.append(error["msg"])
+                continue
+            name = str(error["loc"][0])
             shown = "" if "password" in name else f"={values.get(name, '')!r}"
-            help_text = Settings.model_fields[name].description if name else "settings"
+            help_text = Settings.model_fields[name].description
             problems.append(f"{PREFIX}{name.upper()}{shown}: {error['msg']} ({help_text})")
     if problems:
         raise ConfigurationError("wrong configuration:\n  " + "\n  ".join(problems))

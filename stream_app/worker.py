@@ -8,9 +8,11 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import orjson
 
+from stream_app.adapters.credentials import refuse_plaintext
 from stream_app.adapters.kafka import KafkaLog, Security
 from stream_app.adapters.measured import MeasuredLog, MeasuredPublic, MeasuredStore
 from stream_app.adapters.redis_store import RedisStore
+from stream_app.adapters.redis_url import host_names
 from stream_app.adapters.telemetry import Accounts, Metrics
 from stream_app.adapters.topics import TopicSpec, check_partitions
 from stream_app.adapters.tracing import Tracing
@@ -32,6 +34,13 @@ def security(settings: Settings) -> Security:
     """How to reach Kafka."""
     protocol = settings.kafka_security_protocol
     password = settings.kafka_password()
+    if protocol == "SASL_PLAINTEXT":
+        refuse_plaintext(
+            (server.rpartition(":")[0] for server in settings.bootstrap.split(",")),
+            what="Kafka",
+            cure="use STREAM_APP_KAFKA_SECURITY_PROTOCOL=SASL_SSL",
+            allowed=settings.plaintext_credentials,
+        )
     context = None
     if protocol.endswith("SSL"):
         import ssl
@@ -58,6 +67,17 @@ def redis_store(settings: Settings) -> RedisStore:
         user = parts.username or ""
         secret = quote(password.get_secret_value(), safe="")
         url = urlunsplit(parts._replace(netloc=f"{user}:{secret}@{host}"))
+    parts = urlsplit(url)
+    if parts.password and parts.scheme.partition("+")[0] == "redis":
+        refuse_plaintext(
+            host_names(parts.netloc),
+            what="Redis",
+            cure="use rediss://",
+            allowed=settings.plaintext_credentials,
+        )
+    if settings.redis_ca_file and parts.scheme.startswith("rediss"):
+        query = "&".join(filter(None, (parts.query, f"ssl_ca_certs={settings.redis_ca_file}")))
+        url = urlunsplit(parts._replace(query=query))
     return RedisStore(
         url,
         prefix=settings.redis_prefix,

@@ -93,6 +93,16 @@ def parse_redis_url(url: str) -> RedisAddress:
     return RedisAddress(mode, plain, hosts, master, sentinel, shown)
 
 
+def host_names(netloc: str) -> list[str]:
+    """The hosts of a URL's network part, without credentials and ports.
+
+    >>> host_names("user:se@cret@a:1,[::1]:2")
+    ['a', '::1']
+    """
+    servers = netloc.rpartition("@")[2].split(",")
+    return [urlsplit(f"//{server.strip()}").hostname or "" for server in servers]
+
+
 def _host_and_port(text: str, default_port: int, shown: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text.strip()}")
