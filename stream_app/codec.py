@@ -86,6 +86,7 @@ class ListsBlock(msgspec.Struct):
     scores: bytes
     sources: bytes
     names: list[str] = []  # of listed items that the store may not know yet
+    scalars: dict[str, list[bytes]] = {}  # further public fields: a JSON text per customer
 
 
 class Outbox(msgspec.Struct):

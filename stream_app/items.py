@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.model import LANDMARK_HALF_LIVES
 from stream_app.core.ranking import Lists, Popular
-from stream_app.core.render import render_lists
+from stream_app.core.render import Listed, listed, render_lists
 from stream_app.core.tables import ItemTables
 from stream_app.errors import SchemaUnknown
 from stream_app.hashing import stable_hash
@@ -161,18 +161,18 @@ class ItemReader:
         Who finishes publishing the lists after a crash has these texts from nowhere else.
         """
         used = np.arange(lists.nodes.shape[1]) < lists.counts[:, None]
-        listed = np.unique(np.concatenate((lists.nodes[used], lists.because[used])))
-        listed = listed[listed >= 0]
-        unsaved = listed[self.tables.nodes["popularity"][listed] == 0.0]
+        named = np.unique(np.concatenate((lists.nodes[used], lists.because[used])))
+        named = named[named >= 0]
+        unsaved = named[self.tables.nodes["popularity"][named] == 0.0]
         return [name for node in unsaved.tolist() if (name := self.tables.names[node])]
 
-    def render(self, lists: Lists) -> list[bytes]:
-        """JSON arrays of ranked lists; see :func:`stream_app.core.render.render_lists`.
+    def listed(self, lists: Lists) -> Listed:
+        """Ranked lists with the names of what they hold, ready to be rendered.
 
         Scores are rounded to float32 as in the outbox, from which they may be rendered again.
         """
         names = self.tables.names
-        return render_lists(
+        return listed(
             names.bytes,
             names.starts,
             names.sizes,
@@ -182,3 +182,7 @@ class ItemReader:
             lists.sources,
             lists.because,
         )
+
+    def render(self, lists: Lists) -> list[bytes]:
+        """JSON arrays of ranked lists."""
+        return render_lists(self.listed(lists))

@@ -3,6 +3,8 @@
 Committed with the state as one outbox, published after.
 """
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,12 @@ from stream_app.profiles import profiles_json
 
 
 class Ranked(NamedTuple):
-    """What scoring produced for one batch: n customers with m lists between them."""
+    """What scoring produced for one batch: n customers with m lists between them.
+
+    ``scalars`` is the place for further public fields: by name one JSON text per customer, never
+    empty (``b"null"``); they appear in the topic record, in ``rec:<user_id>`` and in the outbox.
+    A string loses its quotes in ``rec:<user_id>`` and so must be a plain name.
+    """
 
     users: NDArray[np.void]  # (n,) USER
     customers: list[str]
@@ -24,6 +31,7 @@ class Ranked(NamedTuple):
     owners: NDArray[np.int64]  # (m,) row of the customer of each list
     kinds: NDArray[np.uint8]  # (m,) index into LISTS
     lists: Lists
+    scalars: Mapping[str, Sequence[bytes]] = MappingProxyType({})
 
 
 def pack_lists(
@@ -54,6 +62,7 @@ def pack_lists(
         scores=lists.scores[used].astype(np.float32).tobytes(),
         sources=lists.sources[used].tobytes(),
         names=names,
+        scalars={name: list(texts) for name, texts in ranked.scalars.items()},
     )
 
 

@@ -107,7 +107,9 @@ class Learn:
         ranked = self._score(events, rows, users, partition, learned) if self.serving else None
         self._telemetry.lap("score")
         outbox = self._outbox(batch.partition, events, rows, users, before, learned, ranked)
-        texts = self._items.render(ranked.lists) if ranked else []
+        messages = self._publisher.render(
+            batch.partition, owned.claim.epoch, outbox.lists, ranked.lists if ranked else None
+        )
         _account(partition, batch, owned.cursor, events)
         step = Commit(
             owned.cursor,
@@ -125,7 +127,7 @@ class Learn:
         # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
         owned.cursor, owned.partition = step.cursor, partition
         owned.users.put(step.writes[:-1])
-        await self._publisher.publish(batch.partition, owned.claim.epoch, outbox, texts)
+        await self._publisher.publish(batch.partition, outbox, messages)
         self._telemetry.lap("publish")
 
     async def assign(self, partition: int) -> int | None:

@@ -109,12 +109,17 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class PublicHash:
-    """A public Redis hash (``rec:<user_id>``), replaced whole unless (version, epoch) is older."""
+    """A public Redis hash (``rec:<user_id>``), replaced whole unless (version, epoch) is older.
+
+    Field ``names[k]`` holds ``values[k]``, besides ``version`` and ``epoch``. Many hashes of a
+    batch have the same names: let them share one tuple, which stores make use of.
+    """
 
     key: str
     version: int
     epoch: int
-    fields: Sequence[tuple[bytes, bytes]]
+    names: tuple[bytes, ...]
+    values: Sequence[bytes]
 
 
 class StateStore(Protocol):

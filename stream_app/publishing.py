@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stream_app.codec import ListsBlock, Outbox, json_text
 from stream_app.core.journey import STEPS
 from stream_app.core.ranking import LISTS, Lists
+from stream_app.core.records import Texts, chosen, numbers, render_records, texts
 from stream_app.items import ItemReader
 from stream_app.ports import Log, PublicHash, PublicStore, Record
 from stream_app.retrying import retrying
@@ -17,6 +18,15 @@ from stream_app.settings import Settings
 
 _PERSONAL = ("rec", "profile")
 _STEPS = [json_text(step) for step in STEPS]
+_FIRST = 3  # user_id, version and epoch are not among the fields of a hash
+_LIST_NAMES = [name.encode() for name in LISTS]
+
+
+class Messages(NamedTuple):
+    """The lists of one batch as they go to the topic and to ``rec:<user_id>``."""
+
+    records: Sequence[Record] = ()
+    hashes: Sequence[PublicHash] = ()
 
 
 class Publisher:
@@ -30,19 +40,71 @@ class Publisher:
         self._reader = reader
         self._settings = settings
 
-    async def publish(
-        self, partition: int, epoch: int, outbox: Outbox, texts: Sequence[bytes]
-    ) -> None:
+    def render(
+        self, partition: int, epoch: int, block: ListsBlock | None, lists: Lists | None
+    ) -> Messages:
+        """What to send of ``block``; ``lists`` are the same with the nodes of now."""
+        if block is None or lists is None or not block.customers:
+            return Messages()
+        columns = self._columns(partition, epoch, block)
+        owners = np.frombuffer(block.list_owner, np.uint32).astype(np.int64)
+        kinds = np.frombuffer(block.list_kind, np.uint8)
+        rendered = render_records(columns, self._reader.listed(lists), owners, kinds, LISTS)
+        text, ends = rendered.text, rendered.ends.tolist()
+        values = rendered.fields[:, _FIRST:].reshape(len(ends), -1).tolist()
+        places = rendered.lists.tolist()
+        names = _Names(tuple(name.encode() for name, _ in columns[_FIRST:]))
+        starts = np.searchsorted(owners, np.arange(len(ends) + 1)).tolist()
+        kinds_of = kinds.tobytes()
+        records, hashes, begin = [], [], 0
+        for i, (customer, version, end) in enumerate(
+            zip(block.customers, block.versions, ends, strict=True)
+        ):
+            first, last = starts[i], starts[i + 1]
+            at = values[i]
+            fields = [text[a:b] for a, b in zip(at[::2], at[1::2], strict=True)]
+            fields += [text[a:b] for a, b in places[first:last]]
+            own = names.with_lists(kinds_of[first:last])
+            records.append(Record(customer.encode(), text[begin:end]))
+            hashes.append(PublicHash(f"rec:{customer}", version, epoch, own, fields))
+            begin = end
+        return Messages(records, hashes)
+
+    def _columns(self, partition: int, epoch: int, block: ListsBlock) -> list[tuple[str, Texts]]:
+        """The public fields of a customer besides the lists, in the order of the record."""
+        n = len(block.customers)
+        versions = np.array(block.versions, np.int64)
+        steps = np.array(block.steps, np.int64).reshape(n, 3)
+        everywhere = np.zeros(n, np.int64)
+        source = b'{"topic":%b,"partition":%d,"offset":' % (
+            json_text(self._settings.clickstream_topic),
+            partition,
+        )
+        entered_ms = np.rint(np.array(block.entered_at) * 1000.0).astype(np.int64)
+        return [
+            ("user_id", texts([json_text(customer) for customer in block.customers])),
+            ("version", numbers(versions)),
+            ("epoch", chosen([b"%d" % epoch], everywhere)),
+            ("generated_at", chosen([b"%.6f" % block.generated_at], everywhere)),
+            ("step", chosen(_STEPS, steps[:, 0])),
+            ("previous_step", chosen(_STEPS, steps[:, 1])),
+            ("next_step", chosen(_STEPS, steps[:, 2])),
+            ("entered_at", numbers(entered_ms, decimals=3)),
+            ("source", numbers(versions - 1, before=source, after=b"}")),
+            *((name, texts(found)) for name, found in block.scalars.items()),
+        ]
+
+    async def publish(self, partition: int, outbox: Outbox, messages: Messages) -> None:
         """Transitions to RELATE; each customer's lists to the topic and to ``rec:<user_id>``.
 
-        ``texts`` are the lists of the outbox as JSON.
+        ``messages`` are the lists of the outbox.
         """
         await asyncio.gather(
             *(
                 self._send(self._settings.cooccurrence_topic, q, [Record(None, value)])
                 for q, value in outbox.transitions
             ),
-            self._publish_lists(partition, epoch, outbox.lists, texts),
+            self._publish_lists(partition, messages),
             self._publish_profiles(outbox.profiles),
         )
         if outbox.erased:
@@ -50,16 +112,17 @@ class Publisher:
 
     async def republish(self, partition: int, epoch: int, outbox: Outbox) -> None:
         """The same after a crash: the names of the items have to be read first."""
-        texts: list[bytes] = []
+        lists = None
         if outbox.lists is not None:
             ids = np.frombuffer(outbox.lists.items + outbox.lists.because, np.uint64)
             await retrying(lambda: self._reader.load(np.unique(ids)), "reading items")
             self._reader.learn_names(outbox.lists.names)
-            texts = self._unpacked(outbox.lists)
-        await self.publish(partition, epoch, outbox, texts)
+            lists = self._unpacked(outbox.lists)
+        messages = self.render(partition, epoch, outbox.lists, lists)
+        await self.publish(partition, outbox, messages)
 
-    def _unpacked(self, block: ListsBlock) -> list[bytes]:
-        """Render a packed block, whose item tables are in memory."""
+    def _unpacked(self, block: ListsBlock) -> Lists:
+        """The lists of a packed block, whose item tables are in memory."""
         counts = np.frombuffer(block.counts, np.uint8).astype(np.int64)
         width = int(counts.max(initial=1))
         used = np.arange(width) < counts[:, None]
@@ -73,27 +136,20 @@ class Publisher:
         for name, column in columns.items():
             wide[name] = np.zeros((len(counts), width), column.dtype)
             wide[name][used] = column
-        return self._reader.render(Lists(counts=counts, **wide))
+        return Lists(counts=counts, **wide)
 
     async def _send(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         await retrying(
             lambda: self._log.send(topic, partition, records), f"sending to {topic}-{partition}"
         )
 
-    async def _publish_lists(
-        self, partition: int, epoch: int, block: ListsBlock | None, texts: Sequence[bytes]
-    ) -> None:
-        if block is None or not block.customers:
+    async def _publish_lists(self, partition: int, messages: Messages) -> None:
+        if not messages.hashes:
             return
-        fields: list[list[tuple[str, bytes]]] = [[] for _ in block.customers]
-        owners = np.frombuffer(block.list_owner, np.uint32).tolist()
-        for owner, kind, text in zip(owners, block.list_kind, texts, strict=True):
-            fields[owner].append((LISTS[kind], text))
-        records, hashes = self._records(partition, epoch, block, fields)
         topic = self._settings.recommendations_topic
         # The topic first: what a page reads from Redis has been announced.
-        await self._send(topic, partition, records)
-        await retrying(lambda: self._public.put_hashes(hashes), "writing public lists")
+        await self._send(topic, partition, messages.records)
+        await retrying(lambda: self._public.put_hashes(messages.hashes), "writing public lists")
 
     async def _publish_profiles(self, profiles: Sequence[tuple[str, bytes]]) -> None:
         if profiles:
@@ -107,52 +163,17 @@ class Publisher:
         tombstones = [Record(customer.encode(), None) for customer in customers]
         await self._send(self._settings.recommendations_topic, partition, tombstones)
 
-    def _records(
-        self,
-        partition: int,
-        epoch: int,
-        block: ListsBlock,
-        fields: list[list[tuple[str, bytes]]],
-    ) -> tuple[list[Record], list[PublicHash]]:
-        topic = json_text(self._settings.clickstream_topic)
-        generated = b"%.6f" % block.generated_at
-        records, hashes = [], []
-        for customer, version, steps, entered, lists in zip(
-            block.customers, block.versions, block.steps, block.entered_at, fields, strict=True
-        ):
-            step, previous, likely = (_STEPS[s] for s in steps)
-            entered_at = b"%.3f" % entered
-            source = b'{"topic":%b,"partition":%d,"offset":%d}' % (topic, partition, version - 1)
-            value = (
-                b'{"user_id":%b,"version":%d,"epoch":%d,"generated_at":%b,"step":%b,'
-                b'"previous_step":%b,"next_step":%b,"entered_at":%b,"source":%b,"lists":{%b}}'
-            ) % (
-                json_text(customer),
-                version,
-                epoch,
-                generated,
-                step,
-                previous,
-                likely,
-                entered_at,
-                source,
-                b",".join([b'"%b":%b' % (name.encode(), text) for name, text in lists]),
-            )
-            records.append(Record(customer.encode("utf-8", "surrogatepass"), value))
-            hashes.append(
-                PublicHash(
-                    f"rec:{customer}",
-                    version,
-                    epoch,
-                    [
-                        (b"step", step[1:-1]),
-                        (b"previous_step", previous[1:-1]),
-                        (b"next_step", likely[1:-1]),
-                        (b"entered_at", entered_at),
-                        (b"generated_at", generated),
-                        (b"source", source),
-                        *((name.encode(), text) for name, text in lists),
-                    ],
-                )
-            )
-        return records, hashes
+
+class _Names:
+    """Field names of hashes: one tuple for all customers with the same lists."""
+
+    def __init__(self, scalars: tuple[bytes, ...]) -> None:
+        self._scalars = scalars
+        self._by_kinds: dict[bytes, tuple[bytes, ...]] = {}
+
+    def with_lists(self, kinds: bytes) -> tuple[bytes, ...]:
+        found = self._by_kinds.get(kinds)
+        if found is None:
+            found = (*self._scalars, *(_LIST_NAMES[kind] for kind in kinds))
+            self._by_kinds[kinds] = found
+        return found

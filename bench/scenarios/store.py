@@ -49,7 +49,7 @@ async def _cases(servers: Servers, repeats: int) -> list[dict[str, Any]]:
     async def put_hashes() -> None:
         cursor[0] += 1
         hashes = [
-            PublicHash(f"rec:{n}", cursor[0], 1, [(b"step", b"browse"), (b"home", text)])
+            PublicHash(f"rec:{n}", cursor[0], 1, (b"step", b"home"), [b"browse", text])
             for n in range(KEYS)
         ]
         await store.put_hashes(hashes)

@@ -122,7 +122,7 @@ class MemoryPublic:
             if isinstance(stored, dict) and _version_of(stored) > (record.version, record.epoch):
                 continue
             version = {b"version": b"%d" % record.version, b"epoch": b"%d" % record.epoch}
-            self._put(record.key, version | dict(record.fields))
+            self._put(record.key, version | dict(zip(record.names, record.values, strict=True)))
             replaced += 1
         return replaced
 

@@ -3,8 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
-from itertools import chain
-from struct import Struct
 
 from stream_app.errors import Fenced, RolledBack
 from stream_app.ports import Claim, Commit, PublicHash
@@ -19,9 +17,8 @@ LIBRARY = "stream_app_" + hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
 CODE = f"#!lua name={LIBRARY}\n" + _SOURCE.replace("@LIBRARY@", LIBRARY)
 
 INTEGER_END = 2**53  # Lua numbers are doubles
-_LENGTH = Struct(">I").pack
 _FIELDS_END = 2_000  # of one hash: Lua's stack takes fewer than 8,000 words
-_RESERVED = (b"version", b"epoch")  # fields of a public hash that the function itself writes
+_RESERVED = {b"version", b"epoch"}  # fields of a public hash that the function itself writes
 
 
 def function_call(name: str, keys: Sequence[bytes], arguments: Command) -> Command:
@@ -55,18 +52,21 @@ def judge_commit(reply: Sequence[bytes | None], claim: Claim, step: Commit, *, s
     raise Fenced(f"{message}: another worker has gone on")
 
 
-def hash_row(record: PublicHash) -> bytes:
-    r"""Return the argument of ``put_hashes`` for one hash: its words with their lengths.
-
-    >>> hash_row(PublicHash("rec:1", 7, 1, [(b"home", b"[]")]))[:23]
-    b'\x00\x00\x00\x06\x00\x00\x00\x07version\x00\x00\x00\x017\x00\x00\x00'
-    """
-    assert max(record.version, record.epoch) < INTEGER_END
-    assert len(record.fields) < _FIELDS_END
-    assert all(name not in _RESERVED for name, _ in record.fields), record.key
-    version = (b"version", b"%d" % record.version, b"epoch", b"%d" % record.epoch)
-    words = [*version, *chain.from_iterable(record.fields)]
-    row = [_LENGTH(len(words))] * (2 * len(words) + 1)
-    row[1::2] = map(_LENGTH, map(len, words))
-    row[2::2] = words
-    return b"".join(row)
+def hashes_call(records: Sequence[PublicHash], *, ttl_ms: int | None) -> Command:
+    """Return the call of ``put_hashes``: each set of field names once, then the values."""
+    shapes: dict[tuple[bytes, ...], int] = {}
+    values: list[Argument] = []
+    for record in records:
+        shape = shapes.get(record.names)
+        if shape is None:
+            assert len(record.names) < _FIELDS_END
+            assert not set(record.names) & _RESERVED, record.key
+            shape = shapes[record.names] = len(shapes) + 1
+        assert len(record.values) == len(record.names), record.key
+        assert record.version < INTEGER_END and record.epoch < INTEGER_END
+        values += (shape, record.version, record.epoch, *record.values)
+    named: list[Argument] = []
+    for names in shapes:
+        named += (len(names), *names)
+    keys = [record.key.encode() for record in records]
+    return function_call("put_hashes", keys, (ttl_ms or b"", len(shapes), *named, *values))

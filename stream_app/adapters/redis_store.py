@@ -42,7 +42,7 @@ from stream_app.adapters.redis_functions import (
     Command,
     commit_call,
     function_call,
-    hash_row,
+    hashes_call,
     judge_commit,
 )
 from stream_app.adapters.redis_url import Mode, RedisAddress, parse_redis_url
@@ -134,15 +134,27 @@ class RedisStore:
 
     async def put_hashes(self, records: Sequence[PublicHash]) -> int:
         """See :meth:`stream_app.ports.PublicStore.put_hashes`."""
-        keys = [record.key.encode() for record in records]
-        rows = list(map(hash_row, records))
-        return sum(await self._call_public("put_hashes", keys, rows))
+        groups = self._link.groups([record.key.encode() for record in records])
+        calls: list[Call] = []
+        for group in groups:
+            command = hashes_call([records[k] for k in group], ttl_ms=self._public_ttl_ms)
+            calls.append((records[group[0]].key.encode(), command))
+        return sum(await self._fcall(calls))
 
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         """See :meth:`stream_app.ports.PublicStore.put_values`. An empty value deletes the key."""
         values = dict(pairs)
         keys = [key.encode() for key in values]
-        await self._call_public("put_values", keys, list(values.values()))
+        texts = list(values.values())
+        calls: list[Call] = []
+        for group in self._link.groups(keys):
+            own_keys = [keys[position] for position in group]
+            own_texts = (texts[position] for position in group)
+            command = function_call(
+                "put_values", own_keys, (self._public_ttl_ms or b"", *own_texts)
+            )
+            calls.append((own_keys[0], command))
+        await self._fcall(calls)
 
     async def get(self, key: str) -> dict[bytes, bytes] | bytes | None:
         """See :meth:`stream_app.ports.PublicStore.get`.
@@ -186,18 +198,6 @@ class RedisStore:
 
     def _head(self, space: str, partition: int) -> bytes:
         return b"%b{%b%d}" % (self._prefix.encode(), space.encode(), partition)
-
-    async def _call_public(
-        self, name: str, keys: Sequence[bytes], values: Sequence[bytes]
-    ) -> list[Any]:
-        """Call a function of public keys once for each slot: the lifetime, one value for each."""
-        calls: list[Call] = []
-        for group in self._link.groups(keys):
-            own_keys = [keys[position] for position in group]
-            own_values = (values[position] for position in group)
-            command = function_call(name, own_keys, (self._public_ttl_ms or b"", *own_values))
-            calls.append((own_keys[0], command))
-        return await self._fcall(calls)
 
     async def _fcall(self, calls: Sequence[Call]) -> list[Any]:
         try:

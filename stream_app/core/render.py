@@ -4,6 +4,7 @@ An entry is ``{"item_id":…,"score":0.123456,"reason":{"source":…,"because":�
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,8 @@ _ENTRY_BYTES_MAX = 64 + max(map(len, SOURCES)) + 28
 
 
 @kernel
-def _put(out: Bytes, at: int, text: Bytes) -> int:
+def put(out: Bytes, at: int, text: Bytes) -> int:
+    """Copy ``text`` into ``out``; returns where it ends."""
     for k in range(len(text)):
         out[at + k] = text[k]
     return at + len(text)
@@ -59,8 +61,28 @@ def _put_score(out: Bytes, at: int, score: float) -> int:
     return at + 7
 
 
-@kernel
-def _render(
+class Listed(NamedTuple):
+    """Ranked lists and the names of what they hold, as the kernels take them.
+
+    ``names`` holds the items' ids as JSON texts, node ``n`` at ``starts[n]`` with ``sizes[n]``
+    bytes. ``nodes``, ``scores``, ``sources`` and ``because`` are ``(m, k)``, ``counts (m,)``.
+    ``phrases`` and what follows is the fixed text: see :func:`listed`.
+    """
+
+    names: Bytes
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int32]
+    nodes: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    sources: NDArray[np.uint8]
+    because: NDArray[np.int64]
+    phrases: tuple[Bytes, Bytes, Bytes, Bytes, Bytes, Bytes]
+    source_text: Bytes
+    source_ends: NDArray[np.int64]
+
+
+def listed(
     names: Bytes,
     starts: NDArray[np.int64],
     sizes: NDArray[np.int32],
@@ -69,88 +91,76 @@ def _render(
     scores: NDArray[np.float64],
     sources: NDArray[np.uint8],
     because: NDArray[np.int64],
-    texts: tuple[Bytes, Bytes, Bytes, Bytes, Bytes, Bytes],
-    source_text: Bytes,
-    source_ends: NDArray[np.int64],
-    out: Bytes,
-    ends: NDArray[np.int64],
-) -> None:
-    item, score, reason, because_of, end, plain_end = texts
+) -> Listed:
+    """What the kernels need, from what callers have."""
+    phrases = (_ITEM, _SCORE, _REASON, _BECAUSE, _END, _PLAIN_END)
+    arrays = (names, starts, sizes, nodes, counts, scores, sources, because)
+    return Listed(*arrays, phrases, _SOURCE_TEXT, _SOURCE_ENDS)
+
+
+@kernel
+def put_list(out: Bytes, at: int, lists: Listed, i: int) -> int:
+    """Write list ``i`` as a JSON array; returns where it ends."""
+    item, score, reason, because_of, end, plain_end = lists.phrases
+    names, starts, sizes = lists.names, lists.starts, lists.sizes
+    out[at] = 91  # [
+    at += 1
+    empty = True
+    for k in range(lists.counts[i]):
+        node = lists.nodes[i, k]
+        if node < 0 or sizes[node] == 0:
+            continue  # an item whose id is not known here as text
+        empty = False
+        at = put(out, at, item)
+        at = put(out, at, names[starts[node] : starts[node] + sizes[node]])
+        at = put(out, at, score)
+        at = _put_score(out, at, lists.scores[i, k])
+        at = put(out, at, reason)
+        source = lists.sources[i, k]
+        first = lists.source_ends[source - 1] if source > 0 else 0
+        at = put(out, at, lists.source_text[first : lists.source_ends[source]])
+        b = lists.because[i, k]
+        if b >= 0 and sizes[b] > 0:
+            at = put(out, at, because_of)
+            at = put(out, at, names[starts[b] : starts[b] + sizes[b]])
+            at = put(out, at, end)
+        else:
+            at = put(out, at, plain_end)
+    if not empty:
+        at -= 1  # the last comma
+    out[at] = 93  # ]
+    return at + 1
+
+
+@kernel
+def _render(lists: Listed, out: Bytes, ends: NDArray[np.int64]) -> None:
     at = 0
-    for i in range(len(counts)):
-        out[at] = 91  # [
-        at += 1
-        empty = True
-        for k in range(counts[i]):
-            node = nodes[i, k]
-            if node < 0 or sizes[node] == 0:
-                continue  # an item whose id is not known here as text
-            empty = False
-            at = _put(out, at, item)
-            at = _put(out, at, names[starts[node] : starts[node] + sizes[node]])
-            at = _put(out, at, score)
-            at = _put_score(out, at, scores[i, k])
-            at = _put(out, at, reason)
-            source = sources[i, k]
-            first = source_ends[source - 1] if source > 0 else 0
-            at = _put(out, at, source_text[first : source_ends[source]])
-            b = because[i, k]
-            if b >= 0 and sizes[b] > 0:
-                at = _put(out, at, because_of)
-                at = _put(out, at, names[starts[b] : starts[b] + sizes[b]])
-                at = _put(out, at, end)
-            else:
-                at = _put(out, at, plain_end)
-        if not empty:
-            at -= 1  # the last comma
-        out[at] = 93  # ]
-        at += 1
+    for i in range(len(lists.counts)):
+        at = put_list(out, at, lists, i)
         ends[i] = at
 
 
-def render_lists(
-    names: Bytes,
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int32],
-    nodes: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    scores: NDArray[np.float64],
-    sources: NDArray[np.uint8],
-    because: NDArray[np.int64],
-) -> list[bytes]:
-    """One JSON array per row of ``nodes (m, k)``; nodes without a name are left out.
+def bytes_max(lists: Listed) -> int:
+    """Bytes that all of ``lists`` may take together."""
+    nodes, because, sizes = lists.nodes, lists.because, lists.sizes
+    used = np.arange(nodes.shape[1]) < lists.counts[:, None]
+    named = np.where(used & (nodes >= 0), sizes[nodes], 0).sum()
+    reasons = np.where(used & (because >= 0), sizes[because], 0).sum()
+    entries = _ENTRY_BYTES_MAX * int(lists.counts.sum())
+    return int(named) + int(reasons) + entries + 2 * len(lists.counts)
 
-    ``names`` holds the items' ids as JSON texts, node ``n`` at ``starts[n]`` with ``sizes[n]``
-    bytes. ``scores``, ``sources`` and ``because`` are shaped like ``nodes``; ``counts (m,)``.
+
+def render_lists(lists: Listed) -> list[bytes]:
+    """One JSON array per list; nodes without a name are left out.
 
     >>> names = np.frombuffer(b'"a""b"', np.uint8)
     >>> one = np.array([[1]])
-    >>> render_lists(names, np.array([0, 3]), np.array([3, 3], np.int32), one, np.array([1]),
-    ...              np.array([[0.5]]), np.zeros((1, 1), np.uint8), np.array([[0]]))
+    >>> render_lists(listed(names, np.array([0, 3]), np.array([3, 3], np.int32), one, np.array([1]),
+    ...              np.array([[0.5]]), np.zeros((1, 1), np.uint8), np.array([[0]])))
     [b'[{"item_id":"b","score":0.500000,"reason":{"source":"co_occurrence","because":"a"}}]']
     """
-    used = np.arange(nodes.shape[1]) < counts[:, None]
-    named = np.where(used & (nodes >= 0), sizes[nodes], 0).sum()
-    reasons = np.where(used & (because >= 0), sizes[because], 0).sum()
-    out = np.empty(
-        int(named) + int(reasons) + _ENTRY_BYTES_MAX * int(counts.sum()) + 2 * len(counts), np.uint8
-    )
-    ends = np.zeros(len(counts), np.int64)
-    _render(
-        names,
-        starts,
-        sizes,
-        nodes,
-        counts,
-        scores,
-        sources,
-        because,
-        (_ITEM, _SCORE, _REASON, _BECAUSE, _END, _PLAIN_END),
-        _SOURCE_TEXT,
-        _SOURCE_ENDS,
-        out,
-        ends,
-    )
+    out = np.empty(bytes_max(lists), np.uint8)
+    ends = np.zeros(len(lists.counts), np.int64)
+    _render(lists, out, ends)
     text = out[: ends[-1] if len(ends) else 0].tobytes()
-    bounds = [0, *ends.tolist()]
-    return [text[a:b] for a, b in pairwise(bounds)]
+    return [text[a:b] for a, b in pairwise([0, *ends.tolist()])]

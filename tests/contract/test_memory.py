@@ -20,7 +20,7 @@ async def test_a_full_store_refuses_the_whole_step() -> None:
 async def test_the_public_key_not_written_for_longest_goes_first() -> None:
     public = MemoryPublic(records_max=2)
     await public.put_values([("similar:1", b"1"), ("similar:2", b"2"), ("similar:1", b"3")])
-    await public.put_hashes([PublicHash("rec:1", 1, 1, [])])
+    await public.put_hashes([PublicHash("rec:1", 1, 1, (), [])])
     assert await public.get("similar:2") is None
     assert await public.get("similar:1") == b"3"
 

@@ -20,8 +20,8 @@ async def stores(request: pytest.FixtureRequest, valkey: ValkeyServer) -> AsyncI
 
 def record(version: int, epoch: int, *, key: str = KEY, **fields: bytes) -> PublicHash:
     """Return a hash whose fields are the keyword arguments."""
-    pairs = [(name.encode(), value) for name, value in fields.items()]
-    return PublicHash(key, version, epoch, pairs)
+    names = tuple(name.encode() for name in fields)
+    return PublicHash(key, version, epoch, names, list(fields.values()))
 
 
 async def test_a_key_never_written_is_none(stores: Stores) -> None:

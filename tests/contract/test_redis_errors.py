@@ -112,7 +112,7 @@ async def test_a_lost_function_library_is_loaded_again(store: RedisStore, admin:
     admin.function_flush()
     await store.commit(claim, Commit(None, 1, [(b"anna", b"a")], b"", b""))
     admin.function_flush()
-    assert await store.put_hashes([PublicHash("rec:anna", 1, 1, [])]) == 1
+    assert await store.put_hashes([PublicHash("rec:anna", 1, 1, (), [])]) == 1
     assert await store.load(USERS, [0], [b"anna"]) == [b"a"]
 
 

@@ -53,7 +53,7 @@ async def test_state_expires_where_it_should_and_the_cursor_never(
 
 async def test_public_keys_expire(store: RedisStore, admin: Redis) -> None:
     for version in (1, 2):
-        await store.put_hashes([PublicHash("rec:anna", version, 1, [(b"home", b"[]")])])
+        await store.put_hashes([PublicHash("rec:anna", version, 1, (b"home",), [b"[]"])])
         await store.put_values([("similar:1", b"[]")])
         for name in ("rec:anna", "similar:1"):
             assert PUBLIC_TTL_MS - 60_000 < admin.pttl(name) <= PUBLIC_TTL_MS

@@ -118,9 +118,9 @@ async def test_partitions_spread_over_a_cluster_and_stay_fenced(
 
 
 async def test_public_keys_spread_over_a_cluster(store: RedisStore, cluster: list[Redis]) -> None:
-    records = [PublicHash(f"rec:{n}", 5, 1, [(b"home", b"%d" % n)]) for n in range(300)]
+    records = [PublicHash(f"rec:{n}", 5, 1, (b"home",), [b"%d" % n]) for n in range(300)]
     assert await store.put_hashes(records) == 300
-    older = [PublicHash(f"rec:{n}", 4 + n % 2, 1, []) for n in range(300)]
+    older = [PublicHash(f"rec:{n}", 4 + n % 2, 1, (), []) for n in range(300)]
     assert await store.put_hashes(older) == 150
     assert await store.get("rec:298") == {b"home": b"298", b"version": b"5", b"epoch": b"1"}
     await store.put_values([(f"similar:{n}", b"%d" % n) for n in range(300)])
@@ -151,7 +151,7 @@ async def test_a_partition_is_followed_to_another_node(
     await store.commit(claim, Commit(10, 20, [(b"anna", b"a20")], b"", b""))
     assert await store.load(USERS, [3, 4], [b"anna", b"anna"]) == [b"a20", None]
     assert await store.get("similar:{u3}") == b"x"
-    assert await store.put_hashes([PublicHash(f"rec:{n}", 1, 1, []) for n in range(50)]) == 50
+    assert await store.put_hashes([PublicHash(f"rec:{n}", 1, 1, (), []) for n in range(50)]) == 50
 
 
 async def test_the_check_reports_every_primary(store: RedisStore, cluster: list[Redis]) -> None:

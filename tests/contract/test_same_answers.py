@@ -165,8 +165,16 @@ kinds |= {"backup": st.builds(TakeBackup), "put back": st.builds(PutBackupBack)}
 frequencies = ["claim"] * 3 + ["step"] * 14 + ["retry"] * 3 + ["backup", "put back"]
 operations = st.sampled_from(frequencies).flatmap(lambda kind: kinds[kind])
 beginning = [TakeClaim(worker, space, 0) for worker in WORKERS for space in (USERS, ITEMS)]
-fields = st.dictionaries(st.sampled_from([b"home", b"cart"]), blobs).map(lambda d: list(d.items()))
-hashes = st.builds(PublicHash, st.sampled_from(KEYS), st.integers(8, 11), st.integers(1, 3), fields)
+fields = st.dictionaries(st.sampled_from([b"home", b"cart"]), blobs)
+hashes = st.builds(
+    lambda key, version, epoch, fields: PublicHash(
+        key, version, epoch, tuple(fields), list(fields.values())
+    ),
+    st.sampled_from(KEYS),
+    st.integers(8, 11),
+    st.integers(1, 3),
+    fields,
+)
 publications = st.builds(Publish, st.lists(hashes, max_size=3))
 
 
