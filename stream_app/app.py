@@ -7,6 +7,7 @@ from typing import Any
 from stream_app.adapters.limits import Limits
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
+from stream_app.errors import StreamAppError
 from stream_app.health import Health
 from stream_app.logs import logging_config
 from stream_app.settings import load_settings
@@ -39,6 +40,7 @@ app = make_app(
 if settings.log_format == "json":
     app.conf.logging_config = logging_config()
 
+app.before_start = worker.broadcasts.load
 handlers = worker.handlers()
 add_stage(app, "learn", settings.clickstream_topic, handlers["learn"])
 add_stage(app, "relate", settings.cooccurrence_topic, handlers["relate"])
@@ -53,6 +55,15 @@ async def follow_roll_backs() -> None:
         app.batches.dispatcher.take_over_again(partition)
 
 
+async def follow_topics() -> None:
+    """Follow catalog and users for as long as the worker lives."""
+    try:
+        await worker.broadcasts.follow()
+    except* StreamAppError as group:
+        app.fail(group.exceptions[0])
+
+
+app.task()(follow_topics)
 app.timer(ROLL_BACK_CHECK_S)(follow_roll_backs)
 
 

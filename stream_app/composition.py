@@ -3,8 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from stream_app.audience import AudienceStage
+from stream_app.cataloging import Cataloging
+from stream_app.core.audience import Audience
+from stream_app.core.catalog import Catalog
 from stream_app.core.model import Model
 from stream_app.core.tables import ItemTables
+from stream_app.following import Follower
 from stream_app.items import ItemReader
 from stream_app.pipeline import Learn
 from stream_app.ports import Log, PublicStore, StateStore
@@ -16,11 +21,14 @@ from stream_app.telemetry import SILENT, Telemetry
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The two stages of a worker and the item tables they share."""
+    """The two stages of a worker, the item tables they share, and the topics read whole."""
 
     learn: Learn
     relate: Relate
     items: ItemReader
+    catalog: Catalog
+    audience: Audience
+    followers: tuple[Follower, ...]
 
 
 def compose(
@@ -52,8 +60,18 @@ def compose(
         telemetry=telemetry,
     )
     publisher = Publisher(log, public, items, settings)
+    catalog = Catalog(items_max=settings.items_max)
+    audience = Audience(customers_max=settings.users_max)
+    cataloging = Cataloging(catalog, settings, on_gone=lambda ids: None)
+    applied = {
+        settings.catalog_topic: cataloging.apply,
+        settings.users_topic: AudienceStage(audience, settings).apply,
+    }
     return Stages(
         Learn(settings, store, log, publisher, items, clock, telemetry),
         Relate(settings, store, public, log, items, timer, telemetry),
         items,
+        catalog,
+        audience,
+        tuple(Follower(topic, apply, settings, log, public) for topic, apply in applied.items()),
     )

@@ -43,6 +43,10 @@ class RawBatch:
         first = bisect_left(self.offsets, offset)
         return self._slice(first, len(self), max(self.next_offset, offset))
 
+    def only(self, row: int) -> "RawBatch":
+        """A batch of the record in ``row`` alone."""
+        return self._slice(row, row + 1, self.offsets[row] + 1)
+
     def parts(self, *, bytes_max: int) -> Iterator["RawBatch"]:
         """The same records in order, in batches of about ``bytes_max`` bytes of values."""
         first, size = 0, 0

@@ -7,10 +7,18 @@ from stream_app.ports import Log, RawBatch, Record
 from stream_app.retrying import retrying
 
 
-async def dead_letter(log: Log, topic: str, batch: RawBatch, rejects: Sequence[Reject]) -> None:
+async def dead_letter(
+    log: Log,
+    topic: str,
+    batch: RawBatch,
+    rejects: Sequence[Reject],
+    *,
+    partition: int | None = None,
+) -> None:
     """Send ``rejects`` of ``batch`` to the dead-letter topic before their offsets are committed.
 
-    A crash in between sends them again; (topic, partition, offset) in the headers tells them apart.
+    They go to the partition of the batch's number, or to ``partition``. A crash in between sends
+    them again; (topic, partition, offset) in the headers tells them apart.
     """
     if not rejects:
         return
@@ -30,4 +38,5 @@ async def dead_letter(log: Log, topic: str, batch: RawBatch, rejects: Sequence[R
         )
         for reject in rejects
     ]
-    await retrying(lambda: log.send(topic, batch.partition, records), f"dead-lettering to {topic}")
+    target = batch.partition if partition is None else partition
+    await retrying(lambda: log.send(topic, target, records), f"dead-lettering to {topic}")

@@ -66,6 +66,12 @@ class Settings(BaseModel):
     dead_letter_topic: str = Field(
         "clickstream.dlq", pattern=r"^[\w.-]{1,200}$", description="records that are no events"
     )
+    catalog_topic: str = Field(
+        "catalog", pattern=r"^[\w.-]{1,200}$", description="items, by item_id"
+    )
+    users_topic: str = Field(
+        "users", pattern=r"^[\w.-]{1,200}$", description="customers, by user_id"
+    )
     clickstream_partitions: int = Field(4, ge=1, le=10_000, description="of events and lists")
     cooccurrence_partitions: int = Field(4, ge=1, le=10_000, description="of item state")
     replication_factor: int = Field(1, ge=1, le=10, description="of topics created here")
@@ -119,6 +125,9 @@ class Settings(BaseModel):
     )
     items_max: int = Field(
         2_000_000, ge=1_000, le=100_000_000, description="items in a worker's memory"
+    )
+    users_max: int = Field(
+        1_000_000, ge=1, le=100_000_000, description="customers of the users topic in memory"
     )
     user_cache_max: int = Field(
         100_000, ge=0, le=50_000_000, description="customer states in a worker's memory"

@@ -16,6 +16,7 @@ from stream_app.adapters.redis_url import host_names
 from stream_app.adapters.telemetry import Accounts, Metrics
 from stream_app.adapters.topics import TopicSpec, check_partitions
 from stream_app.adapters.tracing import Tracing
+from stream_app.broadcasts import Broadcasts
 from stream_app.composition import Stages, compose
 from stream_app.errors import StoreUnavailable
 from stream_app.pipeline import ACCOUNTS_ID
@@ -109,6 +110,9 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     of_users, of_items = "STREAM_APP_CLICKSTREAM_PARTITIONS", "STREAM_APP_COOCCURRENCE_PARTITIONS"
     compact = {"cleanup.policy": "compact", **large}
     kept = {"retention.ms": keep, **large}
+    # Tombstones live as long as what was learned of an item, which could bring it back.
+    gone = str(int(settings.item_ttl_days * DAY_MS))
+    described = {"cleanup.policy": "compact", "delete.retention.ms": gone}
     return [
         TopicSpec(settings.clickstream_topic, users, copies, {"retention.ms": keep}, of_users),
         TopicSpec(settings.cooccurrence_topic, items, copies, kept, of_items),
@@ -116,6 +120,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(
             settings.dead_letter_topic, max(users, items), copies, kept, f"{of_users} or {of_items}"
         ),
+        TopicSpec(settings.catalog_topic, items, copies, described),
+        TopicSpec(settings.users_topic, users, copies, described),
     ]
 
 
@@ -146,6 +152,7 @@ class Worker:
             timer=time.monotonic,
             telemetry=self.metrics,
         )
+        self.broadcasts = Broadcasts(settings, self.stages, security(settings))
         self._checked = False
 
     def handlers(self) -> dict[str, Handler]:
@@ -192,7 +199,7 @@ class Worker:
     async def _check_counts(self) -> None:
         """State is kept by partition: with other counts than the topics' none may be claimed."""
         await check_partitions(
-            topic_specs(self.settings),
+            [spec for spec in topic_specs(self.settings) if spec.setting],
             brokers=self.settings.bootstrap.split(","),
             security=security(self.settings),
         )
@@ -240,9 +247,11 @@ class Worker:
     async def refresh(self) -> None:
         """Publish item lists that wait for their turn, and what is trending."""
         await self.stages.relate.refresh()
+        await self.broadcasts.dead_letter()
 
     async def close(self) -> None:
         """Disconnect."""
+        await self.broadcasts.close()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
         await self.log.stop()

@@ -34,18 +34,19 @@ class TopicSpec:
     """A topic as the project wants it.
 
     ``config`` holds Kafka's own names: ``cleanup.policy``, ``retention.ms``, ``max.message.bytes``…
-    ``replication`` −1 takes the broker's default. ``setting`` is what ``partitions`` comes from.
+    ``replication`` −1 takes the broker's default. ``setting`` is what ``partitions`` comes from; of
+    a topic without one nothing depends on their number, and one that exists may have another.
     """
 
     name: str
     partitions: int
     replication: int = -1
     config: Mapping[str, str] = field(default_factory=dict)
-    setting: str = "the partition setting"
+    setting: str = ""
 
     def check(self, found: int) -> None:
         """Raise ``ConfigurationError`` unless the topic has as many partitions as configured."""
-        if found != self.partitions:
+        if self.setting and found != self.partitions:
             raise ConfigurationError(
                 f"topic {self.name} has {found} partitions, {self.partitions} are configured;"
                 f" state is kept by partition, so set {self.setting} to {found}, or use a new"
@@ -252,7 +253,7 @@ async def consume(
         ):
             fetched = await consumer.getmany(timeout_ms=POLL_MS, max_records=10_000)
             for tp in assigned - ends.keys():
-                end = _end_offset(consumer, tp)
+                end = end_offset(consumer, tp)
                 if end is not None:
                     ends[tp] = end
                     moved_s = clock()
@@ -273,7 +274,7 @@ async def consume(
         await consumer.stop()
 
 
-def _end_offset(consumer: Any, tp: Any) -> int | None:
+def end_offset(consumer: Any, tp: Any) -> int | None:
     """Where committed records end: before a transaction still open, else the high watermark."""
     highwater: int | None = consumer.highwater(tp)
     stable: int | None = consumer.last_stable_offset(tp)

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -303,12 +304,14 @@ class App(faust.App):
     on_assigned_hook: PartitionsHook
     on_revoked_hook: PartitionsHook
     stages: dict[str, Handler]
+    before_start: Callable[[], Awaitable[Any]] = partial(asyncio.sleep, 0)
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self)
 
-    def _create_directories(self) -> None:
-        """None: Faust's directories are for tables, and the working directory may be read-only."""
+    async def on_first_start(self) -> None:
+        """Prepare before the group is joined. No directories as in Faust: they are for tables."""
+        await self.wait(asyncio.ensure_future(self.before_start()))  # or until we are stopped
 
     @property
     def batches(self) -> BatchConsumer:
@@ -371,9 +374,8 @@ def make_app(
         **faust_settings(limits, web_host=web_host, web_port=web_port),
     )
     app.brokers, app.limits, app.security = servers, limits, security or Security()
-    app.start_offsets = start_offsets
     app.on_assigned_hook, app.on_revoked_hook = on_assigned, on_revoked
-    app.stages = {}
+    app.start_offsets, app.stages = start_offsets, {}
     return app
 
 

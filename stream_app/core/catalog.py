@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.arena import Arena, grown
-from stream_app.core.item_index import find
-from stream_app.core.jit import kernel
+from stream_app.core.hash_index import HashIndex
 from stream_app.core.words import Vocabulary
 from stream_app.errors import EventRejected
 from stream_app.hashing import short_hash, stable_hash
@@ -42,7 +41,7 @@ class CatalogItem:
     price: float | None = None
     currency: str = ""
     tags: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     available: bool = True
     hidden: bool = False
     stock: float | None = None
@@ -78,35 +77,6 @@ class CatalogView(NamedTuple):
     brand: NDArray[np.uint32]
 
 
-@kernel
-def _lookup(
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    ids: NDArray[np.uint64],
-    out: NDArray[np.int64],
-) -> None:
-    for k in range(len(ids)):
-        out[k] = find(keys, slots, ids[k]) if ids[k] != 0 else -1
-
-
-@kernel
-def _add(
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    ids: NDArray[np.uint64],
-    rows: NDArray[np.int64],
-) -> None:
-    """Index ``rows`` by their ids, which are new; 0 is a free row."""
-    mask = np.uint64(len(keys) - 1)
-    for k in range(len(ids)):
-        if ids[k] != 0:
-            at = ids[k] & mask
-            while slots[at] >= 0:
-                at = (at + np.uint64(1)) & mask
-            keys[at] = ids[k]
-            slots[at] = rows[k]
-
-
 def labels_of(item: CatalogItem) -> list[str]:
     """What rules can say about an item, as ``name=value`` texts; a category with all its parents.
 
@@ -116,7 +86,8 @@ def labels_of(item: CatalogItem) -> list[str]:
     found = [f"brand={item.brand}"] if item.brand else []
     found += ["category=" + "/".join(item.category[: n + 1]) for n in range(len(item.category))]
     found += [f"tag={tag}" for tag in item.tags]
-    found += [f"{name}={value}" for name, value in item.attributes.items()]
+    for name, value in item.attributes.items():
+        found += [f"{name}={one}" for one in _several(value)]
     return found[:LABELS_MAX]
 
 
@@ -168,7 +139,7 @@ class Catalog:
         self._free: list[int] = []
         for name, dtype in _COLUMNS.items():
             setattr(self, name, np.zeros(64, dtype))
-        self._index()
+        self._index = HashIndex()
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -179,9 +150,7 @@ class Catalog:
 
     def rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """``(n,)`` rows of ``(n,)`` item hashes, -1 where the catalog does not know the item."""
-        out = np.empty(len(ids), np.int64)
-        _lookup(self.keys, self.slots, ids, out)
-        return out
+        return self._index.rows(ids)
 
     def listed(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Which of ``(n,)`` items may be in a list; those the catalog does not know may."""
@@ -189,10 +158,22 @@ class Catalog:
         listed: NDArray[np.bool_] = (rows < 0) | LISTED[self.flags[rows]]
         return listed
 
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """For ``find`` in kernels, with :attr:`slots`; a later change may replace them."""
+        return self._index.keys
+
+    @property
+    def slots(self) -> NDArray[np.int32]:
+        """See :attr:`keys`."""
+        return self._index.slots
+
     def view(self) -> CatalogView:
         """The arrays as they are now; a later change may replace them."""
         return CatalogView(
-            self.keys, self.slots, *(getattr(self, name) for name in CatalogView._fields[2:])
+            self._index.keys,
+            self._index.slots,
+            *(getattr(self, name) for name in CatalogView._fields[2:]),
         )
 
     def tokens(self, row: int) -> NDArray[np.uint32]:
@@ -216,8 +197,7 @@ class Catalog:
         """Bytes of memory held by the arrays."""
         columns = sum(int(getattr(self, name).nbytes) for name in _COLUMNS)
         arenas = self.tokens_of.nbytes + self.labels.nbytes + self._texts.nbytes
-        index = self.keys.nbytes + self.slots.nbytes
-        return columns + arenas + index + self.embeddings.nbytes
+        return columns + arenas + self._index.nbytes + self.embeddings.nbytes
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -331,10 +311,7 @@ class Catalog:
         self.ids[made] = ids[missing]
         self._blank(made)
         rows[missing] = made
-        if 2 * self.rows_n > len(self.keys):
-            self._index()
-        else:
-            _add(self.keys, self.slots, self.ids[made], made)
+        self._index.add(self.ids[made], made)
         return rows
 
     def _purge(self, keep: NDArray[np.int64]) -> None:
@@ -344,7 +321,7 @@ class Catalog:
         self.ids[gone] = 0
         self.flags[gone] = 0
         self._free.extend(gone[::-1].tolist())
-        self._index()
+        self._index.rebuild(self.ids[: self.rows_n])
 
     def _reserve(self, rows: int) -> None:
         if rows <= len(self.ids):
@@ -354,12 +331,6 @@ class Catalog:
             setattr(self, name, grown(getattr(self, name), size))
         if self.embeddings.shape[1]:
             self.embeddings = grown(self.embeddings, size)
-
-    def _index(self) -> None:
-        size = 1 << max(int(np.ceil(np.log2(4 * max(self.rows_n, 256)))), 1)
-        self.keys = np.zeros(size, np.uint64)
-        self.slots = np.full(size, -1, np.int32)
-        _add(self.keys, self.slots, self.ids[: self.rows_n], np.arange(self.rows_n))
 
 
 def brand_hash(brand: str) -> int:

@@ -1,0 +1,97 @@
+"""PROFILE: a batch of the users topic (JSON, key ``user_id``) into the audience in memory."""
+
+import msgspec
+import numpy as np
+
+from stream_app.catalog_wire import Scalar, attribute_texts, key_text, texts
+from stream_app.core.audience import ALL_CONSENT, ANALYSE, EMAIL, PERSONALISE, Audience, Customer
+from stream_app.errors import EventRejected
+from stream_app.events import Reject
+from stream_app.hashing import stable_hash
+from stream_app.ports import RawBatch
+from stream_app.settings import Settings
+
+CONSENTS = {"personalization": PERSONALISE, "email": EMAIL, "analytics": ANALYSE}
+
+
+class UserRecord(msgspec.Struct):
+    """One customer on the wire. ``consent`` maps a purpose to false where it is denied."""
+
+    user_id: str | int | None = None
+    region: str | None = None
+    channel: str | None = None
+    language: str | None = None
+    tags: str | list[str] | None = None
+    attributes: dict[str, Scalar | list[Scalar]] | None = None
+    consent: dict[str, bool] | None = None
+    deleted: bool | None = None
+
+
+_decode = msgspec.json.Decoder(UserRecord).decode
+
+
+def decode_user(
+    key: bytes | None, value: bytes | None, *, chars_max: int
+) -> tuple[str, Customer | None]:
+    """Id and customer of a record, ``None`` for one that deletes.
+
+    Raises :class:`~stream_app.errors.EventRejected` as for items of the catalog.
+
+    >>> _, anna = decode_user(b"anna", b'{"consent":{"email":false}}', chars_max=9)
+    >>> anna.consent & EMAIL, anna.consent & PERSONALISE
+    (0, 1)
+    """
+    user_id = key_text(key, chars_max=chars_max)
+    if not value:
+        return user_id, None
+    try:
+        record = _decode(value)
+    except msgspec.ValidationError as exc:
+        raise EventRejected("wrong_type", str(exc)[:200]) from exc
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise EventRejected("malformed_json", str(exc)[:200]) from exc
+    if record.user_id is not None and str(record.user_id) != user_id:
+        raise EventRejected("key_mismatch", f"key {user_id!r}, user_id {record.user_id!r}")
+    if record.deleted:
+        return user_id, None
+    denied = 0
+    for purpose, given in (record.consent or {}).items():
+        denied |= 0 if given else CONSENTS.get(purpose, 0)
+    return user_id, Customer(
+        user_id,
+        region=record.region or "",
+        channel=record.channel or "",
+        language=record.language or "",
+        tags=texts(record.tags, ","),
+        attributes=attribute_texts(record.attributes or {}),
+        consent=ALL_CONSENT & ~denied,
+    )
+
+
+class AudienceStage:
+    """Keeps ``audience`` as the users topic says."""
+
+    def __init__(self, audience: Audience, settings: Settings) -> None:
+        self.audience = audience
+        self._chars_max = settings.id_chars_max
+
+    def apply(self, batch: RawBatch) -> list[Reject]:
+        """Apply a batch of one partition; returns what is wrong with its bad records."""
+        latest: dict[str, tuple[int, Customer | None]] = {}
+        rejects: list[Reject] = []
+        for row, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+            try:
+                user_id, customer = decode_user(key, value, chars_max=self._chars_max)
+            except EventRejected as exc:
+                rejects.append(Reject(row, exc.reason, exc.detail))
+            else:
+                latest[user_id] = row, customer
+        gone = [stable_hash(user_id) for user_id, (_, said) in latest.items() if said is None]
+        self.audience.delete(np.array(gone, np.uint64))
+        known = [(row, customer) for row, customer in latest.values() if customer is not None]
+        rows = self.audience.upsert([customer for _, customer in known])
+        for (row, customer), at in zip(known, rows.tolist(), strict=True):
+            if at < 0:
+                detail = f"customer {customer.user_id!r} is left out: raise STREAM_APP_USERS_MAX"
+                rejects.append(Reject(row, "no_room", detail))
+        return sorted(rejects)

@@ -1,0 +1,61 @@
+"""The topics that a worker reads whole, from before its first event until it stops."""
+
+import asyncio
+import logging
+import time
+
+from stream_app.adapters.broadcast import Broadcast
+from stream_app.adapters.kafka import Security
+from stream_app.composition import Stages
+from stream_app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Broadcasts:
+    """Catalog, users and rules of one worker. ``readers`` are by topic."""
+
+    def __init__(self, settings: Settings, stages: Stages, security: Security) -> None:
+        self._stages = stages
+        self.readers = {
+            follower.topic: Broadcast(
+                follower.topic,
+                follower.process,
+                brokers=settings.bootstrap.split(","),
+                security=security,
+            )
+            for follower in stages.followers
+        }
+
+    async def load(self) -> None:
+        """Read every topic to its end; the worker joins its group after that."""
+        started = time.monotonic()
+        for topic, reader in self.readers.items():
+            if not await reader.load():
+                log.warning(
+                    "topic %s does not exist: going on without; create it with the topics command",
+                    topic,
+                )
+        log.info(
+            "%d items and %d customers read after %.1f s",
+            len(self._stages.catalog),
+            len(self._stages.audience),
+            time.monotonic() - started,
+        )
+
+    async def follow(self) -> None:
+        """Follow the topics; ends only with an error that stops the worker."""
+        async with asyncio.TaskGroup() as group:
+            for reader in self.readers.values():
+                group.create_task(reader.follow())
+
+    async def dead_letter(self) -> None:
+        """Dead-letter bad records, if it is this worker's turn."""
+        if 0 in self._stages.learn.owned:
+            for follower in self._stages.followers:
+                await follower.dead_letter()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        for reader in self.readers.values():
+            await reader.close()
