@@ -23,6 +23,7 @@ POLL_MS = 500  # length of one look; new records end it at once
 RECORDS_MAX = 500  # handed over at once: a few tens of milliseconds of work
 METADATA_AGE_MS = 30_000  # until a partition that was added is noticed
 MISSING_WAIT_S = 10.0
+ASSIGNMENT_TIMEOUT_S = 30.0
 
 Handler = Callable[[RawBatch], Awaitable[None]]
 
@@ -138,9 +139,16 @@ class Broadcast:
 
     async def _connected(self) -> Any:
         if self._consumer is None:
-            consumer = aiokafka.AIOKafkaConsumer(self.topic, **self._arguments)
+            consumer = aiokafka.AIOKafkaConsumer(**self._arguments)
             try:
                 await consumer.start()
+                # Asked first: subscribing to what does not exist takes 40 s to fail.
+                if self.topic not in await consumer.topics():
+                    raise TopicMissing(self.topic)
+                consumer.subscribe([self.topic])
+                async with asyncio.timeout(ASSIGNMENT_TIMEOUT_S):
+                    while not consumer.assignment():  # noqa: ASYNC110 - aiokafka has no event
+                        await asyncio.sleep(0.01)
                 for tp in consumer.assignment():
                     consumer.seek(tp, self.position.setdefault(tp.partition, 0))
             except BaseException:

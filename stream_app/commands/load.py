@@ -36,24 +36,36 @@ def register(app: Any, settings: Settings) -> None:
 
     async def load_catalog(file: str, replace: bool) -> None:
         """Send the items of FILE (CSV or JSONL, also .gz) to the catalog topic."""
-
-        def check(key: bytes, value: bytes) -> object:
-            return decode_item(key, value, ts=0.0, chars_max=settings.id_chars_max)
-
-        load = _Load(settings, settings.catalog_topic, "item_id", item_fields, check)
-        await load.run(Path(file), replace=replace)
+        plain(orjson.dumps(await load_items(settings, Path(file), replace=replace)).decode())
 
     async def load_users(file: str, replace: bool) -> None:
         """Send the customers of FILE (CSV or JSONL, also .gz) to the users topic."""
-
-        def check(key: bytes, value: bytes) -> object:
-            return decode_user(key, value, chars_max=settings.id_chars_max)
-
-        load = _Load(settings, settings.users_topic, "user_id", user_fields, check)
-        await load.run(Path(file), replace=replace)
+        plain(orjson.dumps(await load_customers(settings, Path(file), replace=replace)).decode())
 
     for function in (load_catalog, load_users):
         app.command(click.argument("file"), replace)(command(function))
+
+
+async def load_items(settings: Settings, path: Path, *, replace: bool) -> dict[str, int]:
+    """Items of a file into the catalog topic; returns how many were sent, bad and deleted."""
+
+    def check(key: bytes, value: bytes) -> object:
+        return decode_item(key, value, ts=0.0, chars_max=settings.id_chars_max)
+
+    return await _Load(settings, settings.catalog_topic, "item_id", item_fields, check).run(
+        path, replace=replace
+    )
+
+
+async def load_customers(settings: Settings, path: Path, *, replace: bool) -> dict[str, int]:
+    """Customers of a file into the users topic; otherwise as :func:`load_items`."""
+
+    def check(key: bytes, value: bytes) -> object:
+        return decode_user(key, value, chars_max=settings.id_chars_max)
+
+    return await _Load(settings, settings.users_topic, "user_id", user_fields, check).run(
+        path, replace=replace
+    )
 
 
 class _Load:
@@ -76,7 +88,7 @@ class _Load:
         self._partitions = 0
         self._counts: Counter[str] = Counter(sent=0, bad=0, deleted=0)
 
-    async def run(self, path: Path, *, replace: bool) -> None:
+    async def run(self, path: Path, *, replace: bool) -> dict[str, int]:
         """Send all good rows; bad ones are shown with their line and left out."""
         specs = [spec for spec in topic_specs(self._settings) if spec.name == self._topic]
         brokers = self._settings.bootstrap.split(",")
@@ -97,7 +109,7 @@ class _Load:
                 self._counts["deleted"] = len(gone)
         finally:
             await self._log.stop()
-        plain(orjson.dumps(dict(self._counts)).decode())
+        return dict(self._counts)
 
     async def _send_file(self, path: Path, *, remember: bool) -> set[bytes]:
         bar = Progress(

@@ -96,3 +96,5 @@ def _csv_rows(name: str, data: BinaryIO, file: BinaryIO) -> Iterator[TableRow]:
         ) from exc
     except csv.Error as exc:
         raise EventFileError(f"{name}, line {reader.line_num}: not valid CSV ({exc})") from exc
+    finally:
+        text.detach()  # who opened the file closes it
