@@ -71,6 +71,11 @@ class Settings(BaseModel):
     )
     users_topic: str = Field(
         "users", pattern=r"^[\w.-]{1,200}$", description="customers, by user_id"
+    sales_topic: str = Field(
+        "sales", pattern=r"^[\w.-]{1,200}$", description="internal: units sold by item"
+    )
+    inventory_topic: str = Field(
+        "inventory-alerts", pattern=r"^[\w.-]{1,200}$", description="low stock, replenishment"
     )
     clickstream_partitions: int = Field(4, ge=1, le=10_000, description="of events and lists")
     cooccurrence_partitions: int = Field(4, ge=1, le=10_000, description="of item state")
@@ -131,6 +136,14 @@ class Settings(BaseModel):
     )
     user_cache_max: int = Field(
         100_000, ge=0, le=50_000_000, description="customer states in a worker's memory"
+    )
+    lead_time_days: int = Field(7, ge=1, le=56, description="days from an order to its delivery")
+    review_days: int = Field(7, ge=1, le=56, description="days between two orders of an item")
+    service_level: float = Field(
+        0.95, ge=0.5, le=0.999, description="share of lead times that stock should last"
+    )
+    overstock_days: float = Field(
+        180.0, gt=0, le=3650, description="days of cover from which stock is too much"
     )
     user_ttl_days: float = Field(180.0, gt=0, le=36_500, description="life of customer state")
     item_ttl_days: float = Field(400.0, gt=0, le=36_500, description="life of item state")
