@@ -77,6 +77,15 @@ class Settings(BaseModel):
     inventory_topic: str = Field(
         "inventory-alerts", pattern=r"^[\w.-]{1,200}$", description="low stock, replenishment"
     )
+    support_topic: str = Field(
+        "support", pattern=r"^[\w.-]{1,200}$", description="messages to customer service"
+    )
+    support_assist_topic: str = Field(
+        "support-assist", pattern=r"^[\w.-]{1,200}$", description="suggestions for who answers"
+    )
+    support_labels_topic: str = Field(
+        "support-labels", pattern=r"^[\w.-]{1,200}$", description="what messages were about"
+    )
     clickstream_partitions: int = Field(4, ge=1, le=10_000, description="of events and lists")
     cooccurrence_partitions: int = Field(4, ge=1, le=10_000, description="of item state")
     replication_factor: int = Field(1, ge=1, le=10, description="of topics created here")
@@ -144,6 +153,19 @@ class Settings(BaseModel):
     )
     overstock_days: float = Field(
         180.0, gt=0, le=3650, description="days of cover from which stock is too much"
+    )
+    support_train_file: Path | None = Field(
+        None, description="CSV of labelled messages; with it the worker serves customer service"
+    )
+    support_text_column: str = Field("text", min_length=1, description="of that file: the message")
+    support_label_column: str = Field(
+        "intent", min_length=1, description="of that file: its intent"
+    )
+    support_knowledge_file: Path | None = Field(
+        None, description="CSV with question, answer and perhaps id, intent"
+    )
+    support_rules_file: Path | None = Field(
+        None, description="TOML of urgency and routing, default the shipped support.toml"
     )
     user_ttl_days: float = Field(180.0, gt=0, le=36_500, description="life of customer state")
     item_ttl_days: float = Field(400.0, gt=0, le=36_500, description="life of item state")

@@ -1,0 +1,66 @@
+"""Find known answers to a support message: TF-IDF cosine over questions. Called by SUPPORT.
+
+The same words, word pairs and character pieces as for intents (:class:`core.support.Vectoriser`),
+so a misspelt question still finds its answer. The vocabulary is that of the knowledge base.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from sklearn.preprocessing import normalize
+
+from stream_app.core.support import Vectoriser
+
+ENTRIES_MAX = 50_000
+ANSWERS_MAX = 3
+SCORE_MIN = 0.15  # of cosine 1: below it two messages share little but function words
+SAME_INTENT = 0.15  # added for an entry of the message's own intent
+
+
+class Entry(NamedTuple):
+    """One question with its answer; ``intent`` may be empty."""
+
+    id: str
+    question: str
+    answer: str
+    intent: str = ""
+
+
+class Answer(NamedTuple):
+    """A suggestion: ``score`` is a cosine, plus a bonus for the same intent."""
+
+    entry: Entry
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """``rows`` is a ``(entries, features)`` csr matrix of unit rows."""
+
+    entries: Sequence[Entry]
+    vectoriser: Vectoriser
+    rows: Any
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> Self:
+        """Index ``entries``; one at least."""
+        assert 0 < len(entries) <= ENTRIES_MAX
+        questions = [entry.question for entry in entries]
+        vectoriser = Vectoriser.fit(questions)
+        return cls(entries, vectoriser, normalize(vectoriser.rows(questions)))
+
+    def answers(self, messages: Sequence[str], intents: Sequence[str]) -> list[list[Answer]]:
+        """For each message up to :data:`ANSWERS_MAX`, the best first; ties in entry order."""
+        cosines = normalize(self.vectoriser.rows(messages)) @ self.rows.T
+        of_intent = np.array([entry.intent for entry in self.entries])
+        found = []
+        for number, intent in enumerate(intents):
+            scores = np.asarray(cosines[number].todense(), dtype=np.float64).ravel()
+            likely = scores >= SCORE_MIN
+            scores = scores + SAME_INTENT * ((of_intent == intent) & (of_intent != ""))
+            order = np.argsort(-scores, kind="stable")[: ANSWERS_MAX + len(scores) // 100]
+            kept = [k for k in order.tolist() if likely[k]][:ANSWERS_MAX]
+            found.append([Answer(self.entries[k], float(scores[k])) for k in kept])
+        return found

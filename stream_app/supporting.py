@@ -1,0 +1,288 @@
+"""SUPPORT: one batch of messages to customer service into suggestions for who answers them.
+
+decode → journeys → intents, sentiment, urgency, answers → commit → publish ``support-assist``
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import orjson
+
+from stream_app.core.assist import AssistRules, queue, urgency
+from stream_app.core.knowledge import Answer, Knowledge
+from stream_app.core.support import SupportModel, intents_max, normalised
+from stream_app.errors import SchemaUnknown
+from stream_app.events import Reject
+from stream_app.pipeline import ACCOUNTS_ID
+from stream_app.ports import Claim, Commit, Log, PublicStore, RawBatch, Record, StateStore
+from stream_app.rejects import dead_letter
+from stream_app.retrying import retrying
+from stream_app.settings import Settings
+
+SUPPORT = "h"  # state space: nothing but cursors and accounts
+SCHEMA = 1
+CONTEXT_FIELDS = ("step", "previous_step", "entered_at", "purchase_intent", "segment")
+LABELS_BATCH_MAX = 1_000
+
+Sentiment = Callable[[str], float]
+
+
+class Message(msgspec.Struct):
+    """One message on the wire (JSON). Unknown fields are ignored."""
+
+    text: str
+    message_id: str | int
+    user_id: str | int | None = None
+    session_id: str | int | None = None
+    ts: float | None = None
+
+
+class Label(msgspec.Struct):
+    """What a message was about, as an agent knows: one record of ``support-labels``."""
+
+    text: str
+    intent: str
+
+
+class Meta(msgspec.Struct):
+    """A partition's accounts."""
+
+    schema: int = SCHEMA
+    applied: int = 0
+    dead_lettered: int = 0
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition of messages this worker owns."""
+
+    claim: Claim
+    cursor: int | None
+    meta: Meta
+
+
+@dataclass(slots=True)
+class Judge:
+    """What messages are judged with; the model learns on."""
+
+    model: SupportModel
+    rules: AssistRules
+    knowledge: Knowledge | None
+    sentiment: Sentiment
+
+    def judge(
+        self, messages: Sequence[Message], contexts: Sequence[dict[str, object]]
+    ) -> list[bytes]:
+        """One ``support-assist`` value for each message."""
+        texts = [message.text for message in messages]
+        intents, confidence = self.model.predict(texts)
+        known = [
+            bool(c >= self.model.scope_min and normalised(t))
+            for c, t in zip(confidence.tolist(), texts, strict=True)
+        ]
+        answers: list[list[Answer]] = [[] for _ in texts]
+        if self.knowledge is not None:
+            answers = self.knowledge.answers(texts, intents)
+        return [
+            self._assist(message, context, intent, float(sure), in_scope, found)
+            for message, context, intent, sure, in_scope, found in zip(
+                messages, contexts, intents, confidence, known, answers, strict=True
+            )
+        ]
+
+    def _assist(
+        self,
+        message: Message,
+        context: dict[str, object],
+        intent: str,
+        sure: float,
+        in_scope: bool,
+        answers: Sequence[Answer],
+    ) -> bytes:
+        mood = self.sentiment(message.text)
+        told = intent if in_scope else ""
+        level, because = urgency(
+            self.rules,
+            message.text,
+            sentiment=mood,
+            intent=told,
+            step=str(context.get("step", "")),
+        )
+        return orjson.dumps(
+            {
+                "message_id": message.message_id,
+                "user_id": message.user_id,
+                "session_id": message.session_id,
+                "ts": message.ts,
+                "intent": told or None,
+                "confidence": round(sure, 4),
+                "sentiment": round(mood, 4),
+                "urgency": level,
+                "urgency_because": because,
+                "queue": queue(self.rules, told, in_scope=in_scope),
+                "answers": [
+                    {"id": a.entry.id, "answer": a.entry.answer, "score": round(a.score, 4)}
+                    for a in answers
+                ],
+                "journey": context,
+            }
+        )
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_meta = msgspec.msgpack.Decoder(Meta).decode
+_unpack_told = msgspec.msgpack.Decoder(list[tuple[bytes | None, bytes]]).decode
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_label = msgspec.json.Decoder(Label).decode
+
+
+class Support:
+    """The SUPPORT stage. One batch of a partition at a time; partitions may run side by side."""
+
+    def __init__(
+        self, settings: Settings, store: StateStore, public: PublicStore, log: Log, judge: Judge
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._public = public
+        self._log = log
+        self._judge = judge
+        self._thinking = asyncio.Lock()  # scikit-learn works in a thread; one at a time
+        self.owned: dict[int, Owned] = {}
+
+    async def process(self, batch: RawBatch) -> None:
+        """Answer ``batch``; errors as for :meth:`stream_app.pipeline.Learn.process`."""
+        owned = self.owned[batch.partition]
+        batch = batch.since(owned.cursor)
+        if owned.cursor is not None and batch.next_offset <= owned.cursor:
+            return  # a redelivery of what is answered
+        messages, rows, rejects = self._decode(batch)
+        await dead_letter(self._log, self._settings.dead_letter_topic, batch, rejects)
+        contexts = await asyncio.gather(*(self._context(message) for message in messages))
+        values: list[bytes] = []
+        if messages:
+            async with self._thinking:
+                values = await asyncio.to_thread(self._judge.judge, messages, contexts)
+        start = owned.cursor if owned.cursor is not None else 0
+        meta = Meta(
+            SCHEMA,
+            owned.meta.applied + len(messages),
+            owned.meta.dead_lettered + len(rejects),
+            owned.meta.skipped + batch.next_offset - start - len(batch),
+        )
+        told = [(batch.keys[row], value) for row, value in zip(rows, values, strict=True)]
+        accounts = {"cursor": batch.next_offset, "rejected": 0, **msgspec.to_builtins(meta)}
+        step = Commit(
+            owned.cursor,
+            batch.next_offset,
+            [(ACCOUNTS_ID, orjson.dumps(accounts))],
+            _pack(meta),
+            _pack(told),
+        )
+        await retrying(lambda: self._store.commit(owned.claim, step), "committing messages")
+        owned.cursor, owned.meta = step.cursor, meta
+        await self._publish(batch.partition, told)
+
+    def _decode(self, batch: RawBatch) -> tuple[list[Message], list[int], list[Reject]]:
+        messages, rows, rejects = [], [], []
+        for row, value in enumerate(batch.values):
+            if value is not None and len(value) > self._settings.event_bytes_max:
+                rejects.append(Reject(row, "oversize", f"{len(value)} bytes"))
+                continue
+            try:
+                messages.append(_decode_message(value or b""))
+                rows.append(row)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+                rejects.append(Reject(row, "malformed", f"not a message: {exc}"[:200]))
+        return messages, rows, rejects
+
+    async def _context(self, message: Message) -> dict[str, object]:
+        """Where the customer is in their journey; empty for one nobody knows."""
+        customer = message.session_id if message.user_id is None else message.user_id
+        if customer is None:
+            return {}
+        stored = await retrying(
+            lambda: self._public.get(f"rec:{customer}"), "reading a customer's journey"
+        )
+        if not isinstance(stored, dict):
+            return {}
+        return {
+            name: stored[name.encode()].decode("utf-8", "replace")
+            for name in CONTEXT_FIELDS
+            if name.encode() in stored
+        }
+
+    async def _publish(self, partition: int, told: Sequence[tuple[bytes | None, bytes]]) -> None:
+        if told:
+            records = [Record(key, value) for key, value in told]
+            topic = self._settings.support_assist_topic
+            await retrying(lambda: self._log.send(topic, partition, records), f"sending to {topic}")
+
+    async def learn_labels(self, values: Sequence[bytes | None]) -> int:
+        """Learn what agents say messages were about, in order; returns how many were unusable."""
+        labels, bad = [], 0
+        for value in values:
+            try:
+                label = _decode_label(value or b"")
+                usable = bool(label.intent.strip() and normalised(label.text))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                usable = False
+            if usable:
+                labels.append(label)
+            else:
+                bad += 1
+        model = self._judge.model
+        room = intents_max - len(model.intents)
+        new = {label.intent.strip() for label in labels} - set(model.intents)
+        if len(new) > room:  # a class costs weights for every feature
+            refused = set(sorted(new)[max(room, 0) :])
+            kept = [label for label in labels if label.intent.strip() not in refused]
+            bad, labels = bad + len(labels) - len(kept), kept
+        for at in range(0, len(labels), LABELS_BATCH_MAX):
+            part = labels[at : at + LABELS_BATCH_MAX]
+            texts, intents = [lab.text for lab in part], [lab.intent.strip() for lab in part]
+            async with self._thinking:
+                await asyncio.to_thread(model.partial_fit, texts, intents)
+        return bad
+
+    async def assign(self, partition: int) -> int | None:
+        """Claim a partition, finish what its last owner published; returns where to read on."""
+        held = self.owned.get(partition)
+        epoch_min = held.claim.epoch if held else 0
+        claim = await retrying(
+            lambda: self._store.claim(SUPPORT, partition, epoch_min=epoch_min), "claiming messages"
+        )
+        self.owned[partition] = Owned(claim, claim.cursor, _decode_meta(claim.meta))
+        if claim.outbox:
+            await self._publish(partition, _unpack_told(claim.outbox))
+        return claim.cursor
+
+    def revoke(self, partition: int) -> None:
+        """Forget a partition that another worker owns now."""
+        self.owned.pop(partition, None)
+
+
+def _decode_meta(blob: bytes) -> Meta:
+    if not blob:
+        return Meta()
+    try:
+        meta = _unpack_meta(blob)
+    except msgspec.MsgspecError as exc:
+        raise SchemaUnknown(f"support partition state: {exc}: run the release it is of") from exc
+    if meta.schema != SCHEMA:
+        raise SchemaUnknown(
+            f"support partition state has schema {meta.schema}, this release reads {SCHEMA}"
+        )
+    return meta
+
+
+def vader() -> Sentiment:
+    """Sentiment from -1 to 1 (Hutto & Gilbert 2014); 0 for languages its lexicon does not know."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # slow to import
+
+    analyser = SentimentIntensityAnalyzer()
+    return lambda text: float(np.clip(analyser.polarity_scores(text[:4_000])["compound"], -1, 1))

@@ -1,0 +1,163 @@
+"""SUPPORT on both stores: messages are judged once, with the journey, and learned from."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import orjson
+import pytest
+
+from stream_app.adapters.memory import MemoryLog
+from stream_app.core.support import SupportModel
+from stream_app.embedded import ValkeyServer
+from stream_app.errors import ConfigurationError, EventFileError, Fenced
+from stream_app.ports import PublicHash, RawBatch
+from stream_app.settings import Settings
+from stream_app.support_files import fit_model, read_knowledge, read_rules
+from stream_app.supporting import Judge, Support, vader
+from tests.contract.stores import Stores, opened
+
+SETTINGS = Settings.model_validate({})
+ASKS = {
+    "track_order": ["where is my order", "track my parcel", "when will my package arrive"],
+    "get_refund": ["i want my money back", "refund my purchase please", "return this for a refund"],
+    "payment_issue": ["my card was declined", "payment failed again", "cannot pay with my card"],
+}
+PAIRS = [(text, intent) for intent, texts in ASKS.items() for text in texts]
+KNOWLEDGE = """id,question,answer,intent
+k1,Where is my order?,Follow the link in our mail.,track_order
+k2,How do I get my money back?,Send it back within 30 days.,get_refund
+"""
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def stores(request: pytest.FixtureRequest, valkey: ValkeyServer) -> AsyncIterator[Stores]:
+    """Each adapter in turn, empty."""
+    async with opened(request.param, valkey.url) as found:
+        yield found
+
+
+class Desk:
+    """A stage with its adapters."""
+
+    def __init__(self, stores: Stores, folder: Path) -> None:
+        (folder / "knowledge.csv").write_text(KNOWLEDGE)
+        self.stores, self.log = stores, MemoryLog()
+        self.judge = Judge(
+            SupportModel.fit(*map(list, zip(*PAIRS, strict=True))),
+            read_rules(None),
+            read_knowledge(folder / "knowledge.csv"),
+            vader(),
+        )
+        self.stage = self.worker()
+
+    def worker(self) -> Support:
+        return Support(SETTINGS, self.stores.state, self.stores.public, self.log, self.judge)
+
+    def assists(self) -> list[dict[str, object]]:
+        sent = self.log.drain(SETTINGS.support_assist_topic, 0)
+        return [orjson.loads(value or b"") for value in sent.values]
+
+
+@pytest.fixture
+async def desk(stores: Stores, tmp_path: Path) -> Desk:
+    desk = Desk(stores, tmp_path)
+    await desk.stage.assign(0)
+    return desk
+
+
+def batch(first: int, values: Sequence[bytes | None]) -> RawBatch:
+    n = len(values)
+    keys = [b"ada"] * n
+    return RawBatch(
+        "support", 0, first + n, range(first, first + n), keys, values, [0] * n, [()] * n
+    )
+
+
+def message(text: str, **more: object) -> bytes:
+    return orjson.dumps({"message_id": "m1", "user_id": "ada", "text": text, **more})
+
+
+async def test_a_message_is_answered_with_intent_queue_answer_and_journey(desk: Desk) -> None:
+    fields = [(b"step", b"checkout"), (b"home", b"[]")]
+    await desk.stores.public.put_hashes([PublicHash("rec:ada", 1, 1, fields)])
+    await desk.stage.process(batch(0, [message("my payment failed, this is terrible and urgent!")]))
+    (assist,) = desk.assists()
+    assert assist["intent"] == "payment_issue"
+    assert assist["queue"] == "payments"
+    assert assist["urgency"] == "high"
+    assert assist["journey"] == {"step": "checkout"}
+    assert isinstance(assist["sentiment"], float)
+    assert assist["sentiment"] < 0
+
+
+async def test_known_answers_are_suggested_best_first_also_for_misspelt_questions(
+    desk: Desk,
+) -> None:
+    await desk.stage.process(batch(0, [message("were is my oder??")]))
+    (assist,) = desk.assists()
+    answers = assist["answers"]
+    assert isinstance(answers, list)
+    assert answers[0]["id"] == "k1"
+
+
+async def test_text_of_any_language_is_judged_without_an_error(desk: Desk) -> None:
+    texts = ["我的订单在哪里", "أين طلبي", "🙂", "", "wo bleibt meine Bestellung", "x" * 10_000]
+    await desk.stage.process(batch(0, [message(text) for text in texts]))
+    assists = desk.assists()
+    assert len(assists) == len(texts)
+    assert assists[3]["intent"] is None
+    assert assists[3]["queue"] == "human"
+
+
+async def test_malformed_messages_are_dead_lettered_and_accounted(desk: Desk) -> None:
+    huge = message("x" * SETTINGS.event_bytes_max)
+    await desk.stage.process(batch(0, [b"{", None, b'{"text":3}', huge, message("my parcel")]))
+    letters = desk.log.drain(SETTINGS.dead_letter_topic, 0)
+    reasons = [dict(headers)["reason"] for headers in letters.headers]
+    assert reasons == [b"malformed"] * 3 + [b"oversize"]
+    assert len(desk.assists()) == 1
+    assert desk.stage.owned[0].meta.dead_lettered == 4
+
+
+async def test_redelivered_messages_are_answered_once_and_a_successor_repeats_the_last(
+    desk: Desk,
+) -> None:
+    await desk.stage.process(batch(0, [message("where is my order")]))
+    await desk.stage.process(batch(0, [message("where is my order")]))
+    assert len(desk.assists()) == 1
+    successor = desk.worker()
+    assert await successor.assign(0) == 1  # it cannot know whether the first was published
+    assert len(desk.assists()) == 1
+    with pytest.raises(Fenced):
+        await desk.stage.process(batch(1, [message("refund")]))
+
+
+async def test_labels_teach_a_new_intent_and_useless_ones_are_counted(desk: Desk) -> None:
+    labels = [
+        orjson.dumps({"text": f"is there a student discount {n}", "intent": "discount"})
+        for n in range(40)
+    ]
+    assert await desk.stage.learn_labels([*labels, b"", b"{}", b'{"text":"","intent":"x"}']) == 3
+    await desk.stage.process(batch(0, [message("student discount?")]))
+    guess, _ = desk.judge.model.predict(["student discount?"])
+    assert guess == ["discount"]
+
+
+def test_wrong_files_stop_the_worker_with_the_place_and_the_cure(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('default_queue = "a"\nurgent = 3\n')
+    with pytest.raises(ConfigurationError, match="urgent: Extra inputs"):
+        read_rules(wrong)
+    wrong.write_text("default_queue = ")
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        read_rules(wrong)
+    with pytest.raises(ConfigurationError, match="SUPPORT_RULES_FILE"):
+        read_rules(tmp_path / "missing.toml")
+    table = tmp_path / "train.csv"
+    table.write_text("text,intent\nhello,greeting\n")
+    settings = Settings.model_validate({"support_train_file": str(table)})
+    with pytest.raises(ConfigurationError, match="needs 2"):
+        fit_model(settings)
+    table.write_text("question\nhello\n")
+    with pytest.raises(EventFileError, match="no column 'answer'"):
+        read_knowledge(table)
