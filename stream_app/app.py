@@ -41,9 +41,8 @@ if settings.log_format == "json":
     app.conf.logging_config = logging_config()
 
 app.before_start = worker.broadcasts.load
-handlers = worker.handlers()
-add_stage(app, "learn", settings.clickstream_topic, handlers["learn"])
-add_stage(app, "relate", settings.cooccurrence_topic, handlers["relate"])
+for name, topic, handler in worker.handlers():
+    add_stage(app, name, topic, handler)
 watch(app, worker)
 app.timer(settings.refresh_s)(worker.refresh)
 register(app, settings)
@@ -84,6 +83,7 @@ async def ready(view: Any, _request: Any) -> Any:
 @app.on_worker_init.connect
 def prepare(*_args: Any, **_kwargs: Any) -> None:
     """Have every kernel ready before the worker joins its group."""
+    worker.prepare()
     log.info("kernels ready after %.1f s", warm_up(settings))
     # A batch makes and drops tens of thousands of objects, none of them in cycles; what was loaded
     # so far stays for good. Collecting less often spares the worker going through its caches.

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 
 from stream_app.adapters.broadcast import Broadcast
 from stream_app.adapters.kafka import Security
 from stream_app.composition import Stages
+from stream_app.following import Follower
 from stream_app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -15,7 +17,13 @@ log = logging.getLogger(__name__)
 class Broadcasts:
     """Catalog, users and rules of one worker. ``readers`` are by topic."""
 
-    def __init__(self, settings: Settings, stages: Stages, security: Security) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stages: Stages,
+        security: Security,
+        followers: Sequence[Follower],
+    ) -> None:
         self._stages = stages
         self.readers = {
             follower.topic: Broadcast(
@@ -24,8 +32,9 @@ class Broadcasts:
                 brokers=settings.bootstrap.split(","),
                 security=security,
             )
-            for follower in stages.followers
+            for follower in followers
         }
+        self._followers = followers
 
     async def load(self) -> None:
         """Read every topic to its end; the worker joins its group after that."""
@@ -52,7 +61,7 @@ class Broadcasts:
     async def dead_letter(self) -> None:
         """Dead-letter bad records, if it is this worker's turn."""
         if 0 in self._stages.learn.owned:
-            for follower in self._stages.followers:
+            for follower in self._followers:
                 await follower.dead_letter()
 
     async def close(self) -> None:

@@ -95,6 +95,7 @@ class Outbox(msgspec.Struct):
     schema: int = OUTBOX_SCHEMA
     transitions: list[tuple[int, bytes]] = []  # (item partition, record)
     lists: ListsBlock | None = None
+    sales: list[tuple[int, bytes]] = []  # (item partition, record)
     profiles: list[tuple[str, bytes]] = []  # (customer, JSON)
     erased: list[str] = []  # customers whose public keys go
 

@@ -16,15 +16,17 @@ from stream_app.ports import Log, PublicStore, StateStore
 from stream_app.publishing import Publisher
 from stream_app.relating import Relate
 from stream_app.settings import Settings
+from stream_app.stocking import Stock
 from stream_app.telemetry import SILENT, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The two stages of a worker, the item tables they share, and the topics read whole."""
+    """The stages of a worker, the item tables they share, and the topics read whole."""
 
     learn: Learn
     relate: Relate
+    stock: Stock
     items: ItemReader
     catalog: Catalog
     audience: Audience
@@ -70,6 +72,7 @@ def compose(
     return Stages(
         Learn(settings, store, log, publisher, items, clock, telemetry),
         Relate(settings, store, public, log, items, timer, telemetry),
+        Stock(settings, store, public, log, catalog),
         items,
         catalog,
         audience,

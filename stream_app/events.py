@@ -236,6 +236,7 @@ class EventDecoder:
             0.0 if e.price is None else e.price * (1.0 if e.quantity is None else e.quantity)
             for e in good
         ]
+        events["units"] = [1.0 if e.quantity is None else e.quantity for e in good]
         events["session"] = [
             0 if e.session_id is None else short_hash(_text(e.session_id)) for e in good
         ]

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.codec import ListsBlock, Transitions, encode_transitions
-from stream_app.core.learn import ERASED, TRANSITION, Learned
+from stream_app.core.learn import APPLIED, ERASED, TRANSITION, Learned
+from stream_app.core.model import KIND
 from stream_app.core.ranking import Lists
 from stream_app.events import EventBatch
 from stream_app.profiles import profiles_json
+from stream_app.sales import route_sales
 
 
 class Ranked(NamedTuple):
@@ -84,6 +86,27 @@ def route_transitions(
         texts = [names[key] for key in mine if key in names]
         routed.append((q, encode_transitions(Transitions(source, rows, texts))))
     return routed
+
+
+def route_purchases(
+    events: EventBatch, learned: Learned, *, source: int, partitions: int
+) -> list[tuple[int, bytes]]:
+    """Units sold, one record for each partition that owns any of the items."""
+    bought = (events.events["kind"] == KIND["purchase"]) & (learned.status == APPLIED)
+    at = np.flatnonzero(bought & (events.events["units"] > 0.0))
+    if not len(at):
+        return []
+    rows = events.events[at]
+    names = [events.items[k] for k in at.tolist()]
+    return route_sales(
+        rows["item"],
+        rows["ts"],
+        rows["offset"],
+        rows["units"].astype(np.float64),
+        names,
+        source=source,
+        partitions=partitions,
+    )
 
 
 def changed_profiles(

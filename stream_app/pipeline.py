@@ -25,6 +25,7 @@ from stream_app.outbox import (
     changed_profiles,
     erased_customers,
     pack_lists,
+    route_purchases,
     route_transitions,
 )
 from stream_app.ports import USERS, Claim, Commit, Log, RawBatch, StateStore
@@ -235,6 +236,12 @@ class Learn:
             transitions=route_transitions(
                 learned.transitions,
                 events,
+                source=number,
+                partitions=self._settings.cooccurrence_partitions,
+            ),
+            sales=route_purchases(
+                events,
+                learned,
                 source=number,
                 partitions=self._settings.cooccurrence_partitions,
             ),

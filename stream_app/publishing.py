@@ -104,6 +104,10 @@ class Publisher:
                 self._send(self._settings.cooccurrence_topic, q, [Record(None, value)])
                 for q, value in outbox.transitions
             ),
+            *(
+                self._send(self._settings.sales_topic, q, [Record(None, value)])
+                for q, value in outbox.sales
+            ),
             self._publish_lists(partition, messages),
             self._publish_profiles(outbox.profiles),
         )

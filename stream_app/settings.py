@@ -71,6 +71,7 @@ class Settings(BaseModel):
     )
     users_topic: str = Field(
         "users", pattern=r"^[\w.-]{1,200}$", description="customers, by user_id"
+    )
     sales_topic: str = Field(
         "sales", pattern=r"^[\w.-]{1,200}$", description="internal: units sold by item"
     )

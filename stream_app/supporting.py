@@ -4,8 +4,9 @@ decode → journeys → intents, sentiment, urgency, answers → commit → publ
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -73,13 +74,22 @@ class Judge:
     rules: AssistRules
     knowledge: Knowledge | None
     sentiment: Sentiment
+    lock: threading.Lock = field(default_factory=threading.Lock)  # judging goes on in a thread
+
+    def learn(self, labels: Sequence[tuple[str, str]]) -> None:
+        """Learn (text, intent) pairs in their order."""
+        for at in range(0, len(labels), LABELS_BATCH_MAX):
+            part = labels[at : at + LABELS_BATCH_MAX]
+            with self.lock:
+                self.model.partial_fit([text for text, _ in part], [name for _, name in part])
 
     def judge(
         self, messages: Sequence[Message], contexts: Sequence[dict[str, object]]
     ) -> list[bytes]:
         """One ``support-assist`` value for each message."""
         texts = [message.text for message in messages]
-        intents, confidence = self.model.predict(texts)
+        with self.lock:
+            intents, confidence = self.model.predict(texts)
         known = [
             bool(c >= self.model.scope_min and normalised(t))
             for c, t in zip(confidence.tolist(), texts, strict=True)
@@ -144,13 +154,18 @@ class Support:
     """The SUPPORT stage. One batch of a partition at a time; partitions may run side by side."""
 
     def __init__(
-        self, settings: Settings, store: StateStore, public: PublicStore, log: Log, judge: Judge
+        self,
+        settings: Settings,
+        store: StateStore,
+        public: PublicStore,
+        log: Log,
+        judge: Judge | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._public = public
         self._log = log
-        self._judge = judge
+        self.judge = judge  # takes a while to learn: there before partitions are claimed
         self._thinking = asyncio.Lock()  # scikit-learn works in a thread; one at a time
         self.owned: dict[int, Owned] = {}
 
@@ -166,7 +181,7 @@ class Support:
         values: list[bytes] = []
         if messages:
             async with self._thinking:
-                values = await asyncio.to_thread(self._judge.judge, messages, contexts)
+                values = await asyncio.to_thread(self._ready().judge, messages, contexts)
         start = owned.cursor if owned.cursor is not None else 0
         meta = Meta(
             SCHEMA,
@@ -186,6 +201,10 @@ class Support:
         await retrying(lambda: self._store.commit(owned.claim, step), "committing messages")
         owned.cursor, owned.meta = step.cursor, meta
         await self._publish(batch.partition, told)
+
+    def _ready(self) -> Judge:
+        assert self.judge is not None
+        return self.judge
 
     def _decode(self, batch: RawBatch) -> tuple[list[Message], list[int], list[Reject]]:
         messages, rows, rejects = [], [], []
@@ -222,32 +241,31 @@ class Support:
             topic = self._settings.support_assist_topic
             await retrying(lambda: self._log.send(topic, partition, records), f"sending to {topic}")
 
-    async def learn_labels(self, values: Sequence[bytes | None]) -> int:
-        """Learn what agents say messages were about, in order; returns how many were unusable."""
-        labels, bad = [], 0
-        for value in values:
+    def apply_labels(self, batch: RawBatch) -> list[Reject]:
+        """Learn what agents say messages were about, in order; returns what is no label."""
+        labels, rejects = [], []
+        judge = self._ready()
+        room = intents_max - len(judge.model.intents)
+        known = set(judge.model.intents)
+        for row, value in enumerate(batch.values):
+            if value is None:
+                continue  # a tombstone: what was learned stays until the model is fitted anew
             try:
-                label = _decode_label(value or b"")
-                usable = bool(label.intent.strip() and normalised(label.text))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                usable = False
-            if usable:
-                labels.append(label)
+                label = _decode_label(value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+                rejects.append(Reject(row, "malformed", f"not a label: {exc}"[:200]))
+                continue
+            intent = label.intent.strip()
+            if not intent or not normalised(label.text):
+                rejects.append(Reject(row, "missing_field", "a label has a text and an intent"))
+            elif intent not in known and room <= 0:
+                rejects.append(Reject(row, "too_many_intents", f"more than {intents_max}"))
             else:
-                bad += 1
-        model = self._judge.model
-        room = intents_max - len(model.intents)
-        new = {label.intent.strip() for label in labels} - set(model.intents)
-        if len(new) > room:  # a class costs weights for every feature
-            refused = set(sorted(new)[max(room, 0) :])
-            kept = [label for label in labels if label.intent.strip() not in refused]
-            bad, labels = bad + len(labels) - len(kept), kept
-        for at in range(0, len(labels), LABELS_BATCH_MAX):
-            part = labels[at : at + LABELS_BATCH_MAX]
-            texts, intents = [lab.text for lab in part], [lab.intent.strip() for lab in part]
-            async with self._thinking:
-                await asyncio.to_thread(model.partial_fit, texts, intents)
-        return bad
+                room -= intent not in known
+                known.add(intent)
+                labels.append((label.text, intent))
+        judge.learn(labels)
+        return rejects
 
     async def assign(self, partition: int) -> int | None:
         """Claim a partition, finish what its last owner published; returns where to read on."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import orjson
@@ -19,10 +20,14 @@ from stream_app.adapters.tracing import Tracing
 from stream_app.broadcasts import Broadcasts
 from stream_app.composition import Stages, compose
 from stream_app.errors import StoreUnavailable
+from stream_app.following import Follower
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, RawBatch
 from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
+from stream_app.stocking import STOCK
+from stream_app.support_files import fit_model, read_knowledge, read_rules
+from stream_app.supporting import SUPPORT, Judge, Support, vader
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +90,7 @@ def redis_store(settings: Settings) -> RedisStore:
         state_ttl_ms={
             USERS: int(settings.user_ttl_days * DAY_MS),
             ITEMS: int(settings.item_ttl_days * DAY_MS),
+            STOCK: int(settings.item_ttl_days * DAY_MS),
         },
         public_ttl_ms=int(settings.list_ttl_days * DAY_MS),
         timeout_ms=int(settings.redis_timeout_s * 1000),
@@ -116,6 +122,9 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     return [
         TopicSpec(settings.clickstream_topic, users, copies, {"retention.ms": keep}, of_users),
         TopicSpec(settings.cooccurrence_topic, items, copies, kept, of_items),
+        TopicSpec(settings.sales_topic, items, copies, kept, of_items),
+        TopicSpec(settings.inventory_topic, items, copies, kept, of_items),
+        *_support_topics(settings),
         TopicSpec(settings.recommendations_topic, users, copies, compact, of_users),
         TopicSpec(
             settings.dead_letter_topic, max(users, items), copies, kept, f"{of_users} or {of_items}"
@@ -123,6 +132,44 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(settings.catalog_topic, items, copies, described),
         TopicSpec(settings.users_topic, users, copies, described),
     ]
+
+
+def _support_topics(settings: Settings) -> list[TopicSpec]:
+    """Topics of customer service, where it is served."""
+    if settings.support_train_file is None:
+        return []
+    keep = {"retention.ms": str(int(settings.clickstream_retention_days * DAY_MS))}
+    users, of_users = settings.clickstream_partitions, "STREAM_APP_CLICKSTREAM_PARTITIONS"
+    topics = (settings.support_topic, settings.support_assist_topic, settings.support_labels_topic)
+    return [
+        TopicSpec(topic, users, settings.replication_factor, keep, of_users) for topic in topics
+    ]
+
+
+class HasCursor(Protocol):
+    """A partition that a stage owns."""
+
+    @property
+    def cursor(self) -> int | None: ...
+
+
+class Keeper(Protocol):
+    """A stage: it owns partitions of one topic, whose cursors are in the store."""
+
+    @property
+    def owned(self) -> Mapping[int, HasCursor]: ...
+    async def process(self, batch: RawBatch) -> None: ...
+    async def assign(self, partition: int) -> int | None: ...
+    def revoke(self, partition: int) -> None: ...
+
+
+class Kept(NamedTuple):
+    """A stage with its name, its topic and its state space."""
+
+    name: str
+    topic: str
+    space: str
+    keeper: Keeper
 
 
 class Worker:
@@ -152,20 +199,41 @@ class Worker:
             timer=time.monotonic,
             telemetry=self.metrics,
         )
-        self.broadcasts = Broadcasts(settings, self.stages, security(settings))
+        self.support: Support | None = None
+        followers = list(self.stages.followers)
+        self.kept = [
+            Kept("learn", settings.clickstream_topic, USERS, self.stages.learn),
+            Kept("relate", settings.cooccurrence_topic, ITEMS, self.stages.relate),
+            Kept("stock", settings.sales_topic, STOCK, self.stages.stock),
+        ]
+        if settings.support_train_file is not None:
+            self.support = Support(settings, self.store, self.store, self.log)
+            self.kept.append(Kept("support", settings.support_topic, SUPPORT, self.support))
+            topic, apply = settings.support_labels_topic, self.support.apply_labels
+            followers.append(Follower(topic, apply, settings, self.log, self.store))
+        self.broadcasts = Broadcasts(settings, self.stages, security(settings), followers)
+        self._by_topic = {kept.topic: kept for kept in self.kept}
         self._checked = False
 
-    def handlers(self) -> dict[str, Handler]:
-        """What handles the batches of each stage's topic, measured and, if wanted, traced."""
-        learn: Handler = self.stages.learn.process
-        relate: Handler = self.stages.relate.process
-        if self.tracing is not None:
-            learn = self.tracing.traced("learn", learn)
-            relate = self.tracing.traced("relate", relate)
-        return {
-            "learn": self.metrics.watched("learn", learn, fresh=True),
-            "relate": self.metrics.watched("relate", relate),
-        }
+    def prepare(self) -> None:
+        """What takes long, before partitions are claimed; a wrong file stops the start here."""
+        settings = self.settings
+        if self.support is not None:
+            log.info("learning to name support messages from %s", settings.support_train_file)
+            rules = read_rules(settings.support_rules_file)
+            knowledge = read_knowledge(settings.support_knowledge_file)
+            self.support.judge = Judge(fit_model(settings), rules, knowledge, vader())
+
+    def handlers(self) -> list[tuple[str, str, Handler]]:
+        """Name, topic and handler of each stage, measured and, if wanted, traced."""
+        found = []
+        for kept in self.kept:
+            handler: Handler = kept.keeper.process
+            if self.tracing is not None:
+                handler = self.tracing.traced(kept.name, handler)
+            watched = self.metrics.watched(kept.name, handler, fresh=kept.name == "learn")
+            found.append((kept.name, kept.topic, watched))
+        return found
 
     def accounts(self) -> Iterator[Accounts]:
         """What became of the records of every partition of this worker, as its state has it."""
@@ -177,6 +245,10 @@ class Worker:
             meta = held.meta
             counts = (meta.applied, meta.repeated, meta.dead_lettered, meta.skipped)
             yield Accounts("relate", q, held.cursor or 0, dict(zip(names, counts, strict=True)))
+        for q, stock in self.stages.stock.owned.items():
+            sold = stock.meta
+            counts = (sold.applied, sold.repeated, sold.dead_lettered, sold.skipped)
+            yield Accounts("stock", q, stock.cursor or 0, dict(zip(names, counts, strict=True)))
 
     def sizes(self) -> dict[str, int]:
         """Entries of this worker's tables and caches."""
@@ -205,19 +277,14 @@ class Worker:
         )
 
     async def _assign(self, topic: str, partition: int) -> int | None:
-        stages = self.stages
-        learns = topic == self.settings.clickstream_topic
-        offset = await (stages.learn if learns else stages.relate).assign(partition)
+        offset = await self._by_topic[topic].keeper.assign(partition)
         log.info("%s-%d: going on at offset %s", topic, partition, offset or 0)
         return offset
 
     async def on_revoked(self, partitions: set[Partition]) -> None:
         """Forget partitions that other workers own from now on."""
         for topic, partition in partitions:
-            if topic == self.settings.clickstream_topic:
-                self.stages.learn.revoke(partition)
-            else:
-                self.stages.relate.revoke(partition)
+            self._by_topic[topic].keeper.revoke(partition)
 
     async def rolled_back(self) -> list[Partition]:
         """Partitions whose stored cursor is behind what this worker has committed.
@@ -225,11 +292,10 @@ class Worker:
         A commit would find out as well, but where no event arrives there is none. Empty while the
         store does not answer.
         """
-        learn, relate = self.stages.learn.owned, self.stages.relate.owned
-        settings = self.settings
         held = [  # before the store is asked: from then on its cursors only move up
-            *((USERS, settings.clickstream_topic, p, o.cursor) for p, o in learn.items()),
-            *((ITEMS, settings.cooccurrence_topic, p, o.cursor) for p, o in relate.items()),
+            (kept.space, kept.topic, p, owned.cursor)
+            for kept in self.kept
+            for p, owned in kept.keeper.owned.items()
         ]
         behind: list[Partition] = []
         for space, topic, p, cursor in held:
@@ -248,6 +314,7 @@ class Worker:
         """Publish item lists that wait for their turn, and what is trending."""
         await self.stages.relate.refresh()
         await self.broadcasts.dead_letter()
+        await self.stages.stock.refresh()
 
     async def close(self) -> None:
         """Disconnect."""

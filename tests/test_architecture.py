@@ -30,15 +30,17 @@ LAYERS: dict[str, tuple[str, str]] = {
     "core.audience": ("core hashing", "numpy"),
     "core.words": ("hashing", ""),
     "core.support": ("errors core", "numpy scipy sklearn"),
+    "core.knowledge": ("core", "numpy sklearn"),
     "retrying": ("errors", ""),
     "user_cache": ("", ""),
     "profiles": ("codec core", "numpy"),
     "events": ("errors ports settings core hashing", "numpy msgspec"),
     "codec": ("errors core", "numpy orjson msgspec"),
     "rejects": ("events ports retrying", ""),
+    "sales": ("errors", "numpy msgspec"),
     "items": ("errors ports codec core hashing telemetry", "numpy"),
     "publishing": ("ports settings codec core items retrying", "numpy"),
-    "outbox": ("events codec core profiles", "numpy"),
+    "outbox": ("events codec core profiles sales", "numpy"),
     "pipeline": (
         "ports settings events codec core items outbox publishing rejects retrying telemetry"
         " user_cache",
@@ -54,17 +56,30 @@ LAYERS: dict[str, tuple[str, str]] = {
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
         "audience cataloging core following items pipeline ports publishing relating settings"
-        " telemetry",
+        " stocking telemetry",
         "",
     ),
-    "broadcasts": ("adapters composition settings", ""),
+    "broadcasts": ("adapters composition following settings", ""),
+    "stocking": (
+        "errors ports settings events codec core hashing pipeline rejects retrying sales",
+        "numpy orjson msgspec",
+    ),
+    "supporting": (
+        "errors ports settings events core pipeline rejects retrying",
+        "numpy orjson msgspec vaderSentiment",
+    ),
+    "support_files": ("errors settings core offline.tables", "pydantic"),
     "adapters": ("errors ports settings events codec retrying", "aiokafka numpy orjson"),
     "adapters.transport": ("errors ports settings adapters", "faust mode aiokafka"),
     "adapters.redis_store": ("errors ports settings adapters", "redis hiredis"),
     "adapters.telemetry": ("errors ports", "prometheus_client numpy"),
     "adapters.tracing": ("errors ports", "opentelemetry"),
     "watching": ("adapters.telemetry worker", ""),
-    "worker": ("errors ports settings broadcasts composition pipeline retrying adapters", "orjson"),
+    "worker": (
+        "errors ports settings broadcasts composition following pipeline retrying stocking"
+        " supporting support_files adapters",
+        "orjson",
+    ),
     "health": ("errors ports pipeline", ""),
     "reference": ("settings", "pydantic"),
     "warmup": ("ports settings composition core adapters.memory", "orjson"),

@@ -32,6 +32,7 @@ EVENT = np.dtype(
         ("ts", "f8"),
         ("offset", "i8"),
         ("value", "f8"),  # price times quantity
+        ("units", "f4"),
         ("session", "u4"),
         ("event_id", "u4"),
         ("category", "u4"),

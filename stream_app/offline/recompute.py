@@ -152,6 +152,7 @@ class Customers:
         ts: float,
         offset: int,
         value: float,
+        _units: float,
         session: int,
         event_id: int,
         category: int,

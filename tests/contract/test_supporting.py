@@ -78,8 +78,8 @@ def message(text: str, **more: object) -> bytes:
 
 
 async def test_a_message_is_answered_with_intent_queue_answer_and_journey(desk: Desk) -> None:
-    fields = [(b"step", b"checkout"), (b"home", b"[]")]
-    await desk.stores.public.put_hashes([PublicHash("rec:ada", 1, 1, fields)])
+    fields = (b"step", b"home"), (b"checkout", b"[]")
+    await desk.stores.public.put_hashes([PublicHash("rec:ada", 1, 1, *fields)])
     await desk.stage.process(batch(0, [message("my payment failed, this is terrible and urgent!")]))
     (assist,) = desk.assists()
     assert assist["intent"] == "payment_issue"
@@ -137,7 +137,10 @@ async def test_labels_teach_a_new_intent_and_useless_ones_are_counted(desk: Desk
         orjson.dumps({"text": f"is there a student discount {n}", "intent": "discount"})
         for n in range(40)
     ]
-    assert await desk.stage.learn_labels([*labels, b"", b"{}", b'{"text":"","intent":"x"}']) == 3
+    rejects = desk.stage.apply_labels(
+        batch(0, [*labels, b"{", b"{}", b'{"text":"","intent":"x"}', None])
+    )
+    assert [reject.reason for reject in rejects] == ["malformed", "malformed", "missing_field"]
     await desk.stage.process(batch(0, [message("student discount?")]))
     guess, _ = desk.judge.model.predict(["student discount?"])
     assert guess == ["discount"]

@@ -60,7 +60,7 @@ class Shop:
             log=self.log,
             clock=lambda: 1.7e9,
         )
-        broadcasts = Broadcasts(self.settings, stages, security(self.settings))
+        broadcasts = Broadcasts(self.settings, stages, security(self.settings), stages.followers)
         await broadcasts.load()
         task = asyncio.create_task(broadcasts.follow())
         try:
