@@ -11,32 +11,36 @@ from typing import Any
 import numpy as np
 
 from stream_app import relating
-from stream_app.adapters import redis_store
+from stream_app.adapters import redis_commit
 from stream_app.adapters.lanes import Lane, Ticket
 from stream_app.codec import Transitions
 from stream_app.core.learn import TRANSITION
 from stream_app.pipeline import Learn
-from stream_app.ports import RawBatch
+from stream_app.ports import Claim, Commit, RawBatch
 from stream_app.publishing import Publisher
 from stream_app.relating import Relate
 
 
-def _patch_function(guard: str) -> None:
-    """Let a condition of the server's function never hold."""
-    code: str = vars(redis_store)["CODE"]
-    assert code.count(guard) == 1, f"the guard is not there any more: {guard}"
-    vars(redis_store)["CODE"] = code.replace(guard, "if false then")
-
-
 def fence() -> None:
     """Whoever claimed first may go on writing: epoch and token are not looked at."""
-    guard = "if not epoch or tonumber(epoch) ~= tonumber(args[2]) or token ~= args[1] then"
-    _patch_function(guard)
+    judge = redis_commit.already
+
+    def judged(stored: list[bytes | None], claim: Claim, step: Commit, *, shown: str) -> bool:
+        ours = [b"%d" % claim.epoch, claim.token, stored[2]]
+        return judge(ours, claim, step, shown=shown)
+
+    redis_commit.already = judged  # type: ignore[assignment]
 
 
 def cursor() -> None:
     """The store takes a step from whatever offset, and batches are not cut at the cursor."""
-    _patch_function("if at ~= expected then")
+    judge = redis_commit.already
+
+    def judged(stored: list[bytes | None], claim: Claim, step: Commit, *, shown: str) -> bool:
+        expected = None if step.expected is None else b"%d" % step.expected
+        return judge([*stored[:2], expected], claim, step, shown=shown)
+
+    redis_commit.already = judged  # type: ignore[assignment]
     RawBatch.since = _uncut  # type: ignore[method-assign,assignment]
 
 

@@ -71,7 +71,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "support_files": ("errors settings core offline.tables", "pydantic"),
     "adapters": ("errors ports settings events codec retrying", "aiokafka numpy orjson"),
     "adapters.transport": ("errors ports settings adapters", "faust mode aiokafka"),
-    "adapters.redis_store": ("errors ports settings adapters", "redis hiredis"),
+    "adapters.redis_link": ("errors ports settings adapters", "redis hiredis"),
     "adapters.telemetry": ("errors ports", "prometheus_client numpy"),
     "adapters.tracing": ("errors ports", "opentelemetry"),
     "watching": ("adapters.telemetry worker", ""),
@@ -142,8 +142,8 @@ def within(module: str, allowed: str) -> bool:
 def layer_of(module: str) -> str | None:
     """Return the longest row of the table that the module belongs to.
 
-    >>> layer_of("adapters.memory"), layer_of("adapters.redis_store"), layer_of("helpers")
-    ('adapters', 'adapters.redis_store', None)
+    >>> layer_of("adapters.memory"), layer_of("adapters.redis_link"), layer_of("helpers")
+    ('adapters', 'adapters.redis_link', None)
     """
     fitting = [row for row in LAYERS if module == row or (row and within(module, row))]
     return max(fitting, key=len, default=None)

@@ -6,7 +6,7 @@ _CONFIGURATION_CURES = {  # first word of the server's error → what to change
     "NOAUTH": "put the password into the URL: redis://user:password@host:port",
     "WRONGPASS": "correct the user and password in the URL",
     "AUTH": "the server has no such user or asks for no password: correct the URL",
-    "NOPERM": "grant the user this application's keys and +@read +@write +@scripting +info",
+    "NOPERM": "grant the user its keys and +@read +@write +@scripting +@transaction +info",
     "DENIED": "give the server a password (protected mode), or bind it to a private address",
     "WRONGTYPE": "another application uses these keys: choose another prefix or database",
     "MOVED": "the server belongs to a cluster: use redis+cluster://",

@@ -4,8 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 
-from stream_app.errors import Fenced, RolledBack
-from stream_app.ports import Claim, Commit, PublicHash
+from stream_app.ports import PublicHash
 
 Argument = bytes | str | int
 Command = tuple[Argument, ...]
@@ -24,32 +23,6 @@ _RESERVED = {b"version", b"epoch"}  # fields of a public hash that the function 
 def function_call(name: str, keys: Sequence[bytes], arguments: Command) -> Command:
     """Return the command that calls one function of this release's library."""
     return ("FCALL", f"{LIBRARY}_{name}", len(keys), *keys, *arguments)
-
-
-def commit_call(head: bytes, claim: Claim, step: Commit, *, ttl_ms: int | None) -> Command:
-    """Return the call of ``commit``; ``head`` starts the partition's keys."""
-    assert (step.expected or 0) <= step.cursor < INTEGER_END
-    writes = dict(step.writes)
-    expected = b"" if step.expected is None else step.expected
-    fence: Command = (claim.token, claim.epoch, expected, step.cursor, ttl_ms or b"")
-    keys = [head + b"#cursor", *(head + b":" + id_ for id_ in writes)]
-    return function_call("commit", keys, (*fence, step.meta, step.outbox, *writes.values()))
-
-
-def judge_commit(reply: Sequence[bytes | None], claim: Claim, step: Commit, *, shown: str) -> None:
-    """Raise ``Fenced`` or ``RolledBack`` when ``commit`` refused; ``shown`` names the server."""
-    outcome, cursor, epoch = reply
-    if outcome == b"OK":
-        return
-    at = None if cursor is None else int(cursor)
-    message = (
-        f"{shown}, partition {claim.space}{claim.partition}: we hold epoch {claim.epoch} and "
-        f"expected cursor {step.expected}, but the store has epoch "
-        f"{None if epoch is None else int(epoch)} and cursor {at}"
-    )
-    if outcome == b"ROLLEDBACK":
-        raise RolledBack(f"{message}: it went back in time", cursor=at)
-    raise Fenced(f"{message}: another worker has gone on")
 
 
 def hashes_call(records: Sequence[PublicHash], *, ttl_ms: int | None) -> Command:

@@ -1,8 +1,7 @@
-"""State and public records on a Redis-protocol server. The only module that imports ``redis``.
+"""State and public records on a Redis-protocol server.
 
 :class:`RedisStore` is both ports, because both share the connections. Every write is one call of a
-function of ``stream_app.lua``; it carries its fence, so repeating it is safe, and so redis-py's own
-retries are off: when to retry is the pipeline's decision.
+function of ``stream_app.lua`` or one transaction; it carries its fence, so repeating it is safe.
 
 Keys, ``p`` the partition and ``u`` or ``i`` the space; the braces keep a partition in one slot:
 
@@ -10,49 +9,31 @@ Keys, ``p`` the partition and ``u`` or ``i`` the space; the braces keep a partit
     <prefix>{u<p>}#cursor          hash: epoch, token, cursor, meta, outbox; never expires
 """
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-import hiredis
-from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
-from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import Connection, SSLConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.backoff import NoBackoff
-from redis.crc import key_slot
-from redis.exceptions import (
-    AuthenticationError,
-    AuthenticationWrongNumberOfArgsError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from typing import Any
 
 from stream_app.adapters.redis_check import ServerReport, parse_info, server_report
-from stream_app.adapters.redis_errors import FunctionMissing, refusal
+from stream_app.adapters.redis_commit import ATTEMPTS_MAX, Writer, given_up
+from stream_app.adapters.redis_errors import FunctionMissing
 from stream_app.adapters.redis_functions import (
     CODE,
     INTEGER_END,
     Argument,
-    Command,
-    commit_call,
     function_call,
     hashes_call,
-    judge_commit,
 )
-from stream_app.adapters.redis_url import Mode, RedisAddress, parse_redis_url
-from stream_app.errors import ConfigurationError, StreamAppError
+from stream_app.adapters.redis_link import (
+    VENDOR_ERRORS,
+    Call,
+    Refused,
+    SlotMoved,
+    connect,
+    translated,
+)
+from stream_app.adapters.redis_url import parse_redis_url
+from stream_app.errors import ConfigurationError
 from stream_app.ports import Claim, Commit, PublicHash
-
-Call = tuple[bytes, Command]  # the key that says which server, and the command
-
-_READ_BYTES = 256 * 1024  # per read of the socket: fewer wake-ups for large replies
-_VENDOR_ERRORS = (RedisError, RedisClusterException, OSError)  # OSError includes TimeoutError
 
 
 class RedisStore:
@@ -89,14 +70,15 @@ class RedisStore:
         self._prefix = prefix
         self._state_ttl_ms = dict(state_ttl_ms or {})
         self._public_ttl_ms = public_ttl_ms
+        self._writer = Writer(shown=self._address.shown)
         try:
-            self._link = _connect(
+            self._link = connect(
                 self._address,
                 timeout_ms=timeout_ms,
                 connect_timeout_ms=connect_timeout_ms,
                 connections_max=connections_max,
             )
-        except (TypeError, ValueError, RedisError, RedisClusterException) as exc:
+        except (TypeError, ValueError, *VENDOR_ERRORS) as exc:
             raise ConfigurationError(f"{self._address.shown}: {exc}; correct the URL") from exc
 
     async def claim(self, space: str, partition: int, *, epoch_min: int = 0) -> Claim:
@@ -128,9 +110,21 @@ class RedisStore:
     async def commit(self, claim: Claim, step: Commit) -> None:
         """See :meth:`stream_app.ports.StateStore.commit`. The last write of an id counts."""
         head = self._head(claim.space, claim.partition)
-        command = commit_call(head, claim, step, ttl_ms=self._state_ttl_ms.get(claim.space))
-        (reply,) = await self._fcall([(head, command)])
-        judge_commit(reply, claim, step, shown=self._address.shown)
+        ttl_ms = self._state_ttl_ms.get(claim.space)
+        attempts_left = ATTEMPTS_MAX
+        try:
+            while attempts_left:
+                attempts_left -= 1
+                try:
+                    async with self._link.connection(head) as connection:
+                        if await self._writer.attempt(connection, head, claim, step, ttl_ms):
+                            return
+                except SlotMoved:  # where to is known by now
+                    if not attempts_left:
+                        raise
+        except VENDOR_ERRORS as exc:
+            raise translated(exc, shown=self._address.shown) from exc
+        raise given_up(self._address.shown, claim)
 
     async def put_hashes(self, records: Sequence[PublicHash]) -> int:
         """See :meth:`stream_app.ports.PublicStore.put_hashes`."""
@@ -164,9 +158,9 @@ class RedisStore:
         name = key.encode()
         try:
             flat: list[bytes] = (await self._link.run([(name, ("HGETALL", name))]))[0]
-        except _VENDOR_ERRORS as exc:
+        except VENDOR_ERRORS as exc:
             if not str(exc).startswith("WRONGTYPE"):
-                raise self._translated(exc) from exc
+                raise translated(exc, shown=self._address.shown) from exc
             value: bytes | None = (await self._run([(name, ("GET", name))]))[0]
             return value
         return dict(zip(flat[::2], flat[1::2], strict=True)) or None
@@ -181,10 +175,10 @@ class RedisStore:
         configs: list[dict[str, str] | None]
         try:
             replies = await self._link.run_everywhere("CONFIG", "GET", "appendfsync", "save")
-        except ResponseError:  # forbidden here, as on most managed servers
+        except Refused:  # forbidden here, as on most managed servers
             configs = [None] * len(infos)
-        except _VENDOR_ERRORS as exc:
-            raise self._translated(exc) from exc
+        except VENDOR_ERRORS as exc:
+            raise translated(exc, shown=self._address.shown) from exc
         else:
             configs = [_decoded_pairs(reply) for reply in replies]
         return [
@@ -212,181 +206,16 @@ class RedisStore:
     async def _run(self, calls: Sequence[Call]) -> list[Any]:
         try:
             return await self._link.run(calls)
-        except _VENDOR_ERRORS as exc:
-            raise self._translated(exc) from exc
+        except VENDOR_ERRORS as exc:
+            raise translated(exc, shown=self._address.shown) from exc
 
     async def _everywhere(self, *command: Argument) -> list[Any]:
         try:
             return await self._link.run_everywhere(*command)
-        except _VENDOR_ERRORS as exc:
-            raise self._translated(exc) from exc
-
-    def _translated(self, exc: Exception) -> StreamAppError:
-        text = str(exc) or "no answer in time"
-        code = getattr(exc, "status_code", None)  # redis-py cuts the codes that it knows
-        if code is None and isinstance(exc, ResponseError):
-            code, _, text = text.partition(" ")
-        if isinstance(exc, AuthenticationError | AuthenticationWrongNumberOfArgsError):
-            code = code if code in ("NOAUTH", "WRONGPASS") else "AUTH"
-        return refusal(self._address.shown, code or "", text)
+        except VENDOR_ERRORS as exc:
+            raise translated(exc, shown=self._address.shown) from exc
 
 
 def _decoded_pairs(flat: Sequence[bytes]) -> dict[str, str]:
     words = [word.decode() for word in flat]
     return dict(zip(words[::2], words[1::2], strict=True))
-
-
-class _Link(Protocol):
-    def groups(self, keys: Sequence[bytes]) -> list[Sequence[int]]:
-        """Positions in ``keys`` that one command may name together."""
-        ...
-
-    async def run(self, calls: Sequence[Call]) -> list[Any]: ...
-    async def run_everywhere(self, *command: Argument) -> list[Any]: ...
-    async def close(self) -> None: ...
-
-
-class _ServerLink:
-    """One server, or the master that Sentinel names: pooled connections, commands packed in C."""
-
-    def __init__(
-        self,
-        pool: ConnectionPool,
-        sentinels: Sequence[Redis] = (),
-        /,
-        *,
-        timeout_ms: int,
-        connections_max: int,
-    ) -> None:
-        self._pool = pool
-        self._sentinels = sentinels
-        self._timeout_s = timeout_ms / 1000
-        self._free = asyncio.Semaphore(connections_max)
-
-    def groups(self, keys: Sequence[bytes]) -> list[Sequence[int]]:
-        return [range(len(keys))] if keys else []
-
-    async def run(self, calls: Sequence[Call]) -> list[Any]:
-        return [await self._execute(command) for _, command in calls]
-
-    async def run_everywhere(self, *command: Argument) -> list[Any]:
-        return [await self._execute(command)]
-
-    async def _execute(self, command: Command) -> Any:
-        packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub is wrong
-        # One time limit around all is half the cost of redis-py's own, which starts a task a send.
-        # Whatever stops us inside, also a cancellation, redis-py closes the connection: a reply
-        # that comes late is never taken for the answer to the next command.
-        async with self._free, asyncio.timeout(self._timeout_s):
-            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-            try:
-                await connection.send_packed_command(packed, check_health=False)
-                return await connection.read_response()
-            finally:
-                await self._pool.release(connection)
-
-    async def close(self) -> None:
-        await self._pool.disconnect()
-        for sentinel in self._sentinels:
-            await sentinel.aclose()
-
-
-class _ClusterLink:
-    """A cluster: each command goes to the primary of its key's slot, many of them pipelined."""
-
-    def __init__(self, client: RedisCluster, *, connections_max: int) -> None:
-        self._client = client
-        self._free = asyncio.Semaphore(connections_max)
-        for command in ("HGETALL", "INFO"):  # replies as the server sent them
-            client.set_response_callback(command, _as_it_is)
-
-    def groups(self, keys: Sequence[bytes]) -> list[Sequence[int]]:
-        slots: dict[int, list[int]] = {}
-        for position, key in enumerate(keys):
-            slots.setdefault(key_slot(key), []).append(position)
-        return list(slots.values())
-
-    async def run(self, calls: Sequence[Call]) -> list[Any]:
-        async with self._free:
-            try:
-                await self._client.initialize()
-                if len(calls) == 1:
-                    key, command = calls[0]
-                    # Naming the node spares redis-py from asking it where the keys of an FCALL are.
-                    node = self._node(key)
-                    return [await self._client.execute_command(*command, target_nodes=node)]
-                return await self._pipelined(calls)
-            except (RedisConnectionError, RedisTimeoutError):
-                await self._client.aclose()  # learn the topology anew with the next command
-                raise
-
-    async def _pipelined(self, calls: Sequence[Call]) -> list[Any]:
-        pipeline = self._client.pipeline()
-        for key, command in calls:
-            pipeline.execute_command(*command, target_nodes=self._node(key))
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
-
-    async def run_everywhere(self, *command: Argument) -> list[Any]:
-        await self._client.initialize()
-        return [
-            await self._client.execute_command(*command, target_nodes=node)
-            for node in self._client.get_primaries()
-        ]
-
-    def _node(self, key: bytes) -> ClusterNode:
-        node = self._client.get_node_from_key(key)  # type: ignore[arg-type]  # takes bytes as well
-        assert node is not None, "only a replica can be None"
-        return node
-
-    async def close(self) -> None:
-        await self._client.aclose()
-
-
-def _as_it_is(response: Any, **_: Any) -> Any:
-    return response
-
-
-def _connect(
-    address: RedisAddress, *, timeout_ms: int, connect_timeout_ms: int, connections_max: int
-) -> _Link:
-    options: dict[str, Any] = {
-        "protocol": 2,  # redis-py 8.1.0 breaks on RESP3 connections that the server closed
-        "retry": Retry(NoBackoff(), 0),
-        "socket_connect_timeout": connect_timeout_ms / 1000,
-        "socket_read_size": _READ_BYTES,
-        "max_connections": connections_max,
-    }
-    limits = {"timeout_ms": timeout_ms, "connections_max": connections_max}
-    if address.mode is Mode.STANDALONE:
-        pool = ConnectionPool.from_url(address.url, **options, socket_timeout=None)
-        pool.connection_class(**pool.connection_kwargs)  # unknown options of the URL raise now
-        return _ServerLink(pool, **limits)
-
-    parsed: dict[str, Any] = dict(parse_url(address.url))
-    parsed.pop("host", None), parsed.pop("port", None)
-    tls = parsed.pop("connection_class", Connection) is SSLConnection
-    if address.mode is Mode.CLUSTER:
-        options["socket_timeout"] = timeout_ms / 1000
-        nodes = [ClusterNode(host, port) for host, port in address.hosts]
-        client = RedisCluster(startup_nodes=nodes, ssl=tls, **(parsed | options))
-        return _ClusterLink(client, connections_max=connections_max)
-
-    sentinel_options: dict[str, Any] = {
-        "ssl": tls,
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": timeout_ms / 1000,
-        "socket_connect_timeout": connect_timeout_ms / 1000,
-    } | dict(address.sentinel_options)
-    tls_options = {name: value for name, value in parsed.items() if name.startswith("ssl_")}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        address.hosts, sentinel_kwargs=sentinel_options | tls_options
-    )
-    master = SentinelConnectionPool(  # type: ignore[no-untyped-call]
-        address.master, sentinel, ssl=tls, socket_timeout=None, **(parsed | options)
-    )
-    return _ServerLink(master, sentinel.sentinels, **limits)

@@ -1,4 +1,4 @@
--- Server side of stream_app: claims, fenced commits and public records, each one atomic call.
+-- Server side of stream_app: claims and public records, each one atomic call.
 -- Loaded as a Redis Function library; @LIBRARY@ is the name with a digest of this text, so that
 -- workers of different releases can share a server: none replaces what another one calls.
 -- Works on Redis 7+ and Valkey 7.2+; every key is declared, so each call stays inside one slot.
@@ -59,30 +59,6 @@ local function claim(keys, args)
   return { written, stored[2], stored[3] or '', stored[4] or '' }
 end
 
--- KEYS: cursor record, then one key per write.
--- ARGV: token, epoch, expected cursor ('' = none), new cursor, ttl_ms, meta, outbox, then the blobs.
--- Returns {'OK' | 'FENCED' | 'AHEAD' | 'ROLLEDBACK', stored cursor or false, stored epoch or false}.
-local function commit(keys, args)
-  local stored = redis.call('HMGET', keys[1], 'epoch', 'token', 'cursor')
-  local epoch, token, cursor = stored[1], stored[2], stored[3]
-  if not epoch or tonumber(epoch) ~= tonumber(args[2]) or token ~= args[1] then
-    if epoch and tonumber(epoch) > tonumber(args[2]) then
-      return { 'FENCED', cursor, epoch }
-    end
-    return { 'ROLLEDBACK', cursor, epoch } -- our claim is gone: the store is older than it
-  end
-  local at, expected = tonumber(cursor or '-1'), tonumber(args[3] ~= '' and args[3] or '-1')
-  if at ~= expected then
-    if at == tonumber(args[4]) then
-      return { 'OK', cursor, epoch } -- a retry: the first reply was lost
-    end
-    return { at < expected and 'ROLLEDBACK' or 'AHEAD', cursor, epoch }
-  end
-  write_all(keys, 2, args, 8, args[5])
-  redis.call('HSET', keys[1], 'cursor', args[4], 'meta', args[6], 'outbox', args[7])
-  return { 'OK', args[4], epoch }
-end
-
 -- Whether what is stored is newer than (version, epoch), both as text.
 local function newer(key, version, epoch)
   local stored = tonumber(redis.call('HGET', key, 'version') or '')
@@ -140,6 +116,5 @@ local function put_values(keys, args)
 end
 
 redis.register_function('@LIBRARY@_claim', claim)
-redis.register_function('@LIBRARY@_commit', commit)
 redis.register_function('@LIBRARY@_put_hashes', put_hashes)
 redis.register_function('@LIBRARY@_put_values', put_values)

@@ -1,0 +1,123 @@
+"""The fenced commit as one transaction: watch the cursor record, judge it, write, or try again.
+
+Called by :mod:`.redis_store`. A function of the server would need one round trip instead of two,
+but Lua copies and hashes every byte it is handed: a commit took the server three times as long.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from stream_app.adapters.redis_functions import INTEGER_END, Argument, Command
+from stream_app.adapters.redis_link import Refused, packed
+from stream_app.errors import Fenced, RolledBack, StoreUnavailable
+from stream_app.ports import Claim, Commit
+
+ATTEMPTS_MAX = 10  # each one that fails has met another writer, which the next one judges
+
+
+class Connection(Protocol):
+    """What is needed of redis-py's."""
+
+    async def send_packed_command(self, command: bytes, check_health: bool = True) -> None: ...
+    async def read_response(self) -> Any: ...
+
+
+class Writer:
+    """Writes the state of one server, or of one cluster; remembers what it does not know."""
+
+    def __init__(self, *, shown: str) -> None:
+        self._shown = shown
+        # One command for many keys costs half of one for each, but only Redis 8.4+ and Valkey 9.1+
+        # can set many keys that expire.
+        self._has_msetex = True
+
+    async def attempt(
+        self, connection: Connection, head: bytes, claim: Claim, step: Commit, ttl_ms: int | None
+    ) -> bool:
+        """Try to commit; False when another writer came between.
+
+        ``head`` starts the partition's keys. Raises ``Fenced`` and ``RolledBack``, and redis-py's
+        errors; the connection must then be closed, as it may be within a transaction.
+        """
+        record = head + b"#cursor"
+        await _send(connection, [("WATCH", record), ("HMGET", record, "epoch", "token", "cursor")])
+        await connection.read_response()
+        stored = await connection.read_response()
+        if already(stored, claim, step, shown=self._shown):
+            await _send(connection, [("UNWATCH",)])
+            await connection.read_response()
+            return True
+        try:
+            return await _transaction(connection, self._commands(head, record, step, ttl_ms))
+        except Refused as exc:
+            if "unknown command" not in str(exc) or not self._has_msetex:
+                raise
+            self._has_msetex = False
+            return False
+
+    def _commands(
+        self, head: bytes, record: bytes, step: Commit, ttl_ms: int | None
+    ) -> list[Command]:
+        assert (step.expected or 0) <= step.cursor < INTEGER_END
+        writes = {head + b":" + id_: blob for id_, blob in step.writes}
+        gone = [key for key, blob in writes.items() if not blob]
+        for key in gone:
+            del writes[key]
+        commands: list[Command] = [("DEL", *gone)] if gone else []
+        flat: list[Argument] = [word for pair in writes.items() for word in pair]
+        if flat and ttl_ms is None:
+            commands.append(("MSET", *flat))
+        elif flat and self._has_msetex:
+            commands.append(("MSETEX", len(writes), *flat, "PX", ttl_ms or 0))
+        else:
+            commands += [("SET", key, blob, "PX", ttl_ms or 0) for key, blob in writes.items()]
+        last = ("HSET", record, "cursor", step.cursor, "meta", step.meta, "outbox", step.outbox)
+        return [*commands, last]
+
+
+def already(stored: Sequence[bytes | None], claim: Claim, step: Commit, *, shown: str) -> bool:
+    """True when ``step`` is what is stored, False when it may be written.
+
+    Raises ``Fenced`` or ``RolledBack``; ``shown`` names the server.
+    """
+    epoch, cursor = (None if word is None else int(word) for word in (stored[0], stored[2]))
+    message = (
+        f"{shown}, partition {claim.space}{claim.partition}: we hold epoch {claim.epoch} and "
+        f"expected cursor {step.expected}, but the store has epoch {epoch} and cursor {cursor}"
+    )
+    if epoch != claim.epoch or stored[1] != claim.token:
+        if epoch is not None and epoch > claim.epoch:
+            raise Fenced(f"{message}: another worker has gone on")
+        # Our claim is gone: the store is older than it.
+        raise RolledBack(f"{message}: it went back in time", cursor=cursor)
+    if cursor == step.expected:
+        return False
+    if cursor == step.cursor:
+        return True  # a retry: the first reply was lost
+    if (-1 if cursor is None else cursor) < (-1 if step.expected is None else step.expected):
+        raise RolledBack(f"{message}: it went back in time", cursor=cursor)
+    raise Fenced(f"{message}: another worker has gone on")
+
+
+def given_up(shown: str, claim: Claim) -> StoreUnavailable:
+    """The error for a partition that somebody else writes without end."""
+    return StoreUnavailable(
+        f"{shown}, partition {claim.space}{claim.partition}: {ATTEMPTS_MAX} transactions met"
+        " another writer: is another application using these keys? Retried until it succeeds"
+    )
+
+
+async def _send(connection: Connection, commands: Sequence[Command]) -> None:
+    await connection.send_packed_command(packed(commands), check_health=False)
+
+
+async def _transaction(connection: Connection, commands: Sequence[Command]) -> bool:
+    """Run the commands as one; False when what is watched has changed."""
+    await _send(connection, [("MULTI",), *commands, ("EXEC",)])
+    for _ in range(len(commands) + 1):
+        await connection.read_response()  # raises what the server refused to queue: none is run
+    replies = await connection.read_response()
+    for reply in replies or ():
+        if isinstance(reply, Exception):
+            raise reply
+    return replies is not None
