@@ -13,6 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from stream_app.codec import Outbox, decode_outbox, encode_outbox
+from stream_app.core.hybrid import decode_blend, learn_blend, new_blend
 from stream_app.core.journey import STEP_LISTS, STEPS, likely_next
 from stream_app.core.learn import APPLIED, Learned, learn
 from stream_app.core.model import INTERNAL, KIND
@@ -37,6 +38,7 @@ from stream_app.telemetry import SILENT, Telemetry
 from stream_app.user_cache import UserCache
 
 ACCOUNTS_ID = b"accounts"  # beside the states of a partition: its accounts, as JSON for tools
+BLEND_ID = b"blend"  # beside them: what is learned of the sources' weights
 _STEP_LISTS = np.array([[name in STEP_LISTS[step] for name in LISTS] for step in STEPS])
 
 
@@ -47,6 +49,7 @@ class Owned:
     claim: Claim
     cursor: int | None
     partition: NDArray[np.void]
+    blend: NDArray[np.void]
     users: UserCache
 
 
@@ -74,6 +77,7 @@ class Learn:
         self._ranker = Ranker(
             items.tables, list_size=settings.list_size, exclude_seen=settings.exclude_seen
         )
+        self._blending = settings.blend_weights == "learned"
         self.owned: dict[int, Owned] = {}
         self.learning = True  # False: the frozen evaluation protocol
         self.serving = True  # False: evaluation asks for the lists it needs
@@ -105,7 +109,10 @@ class Learn:
         _follow_time(partition, events)
         self._telemetry.lap("learn")
         self._name_items(events)
-        ranked = self._score(events, rows, users, partition, learned) if self.serving else None
+        blend = self._learn_blend(owned.blend, events, learned)
+        ranked = (
+            self._score(events, rows, users, partition, blend, learned) if self.serving else None
+        )
         self._telemetry.lap("score")
         outbox = self._outbox(batch.partition, events, rows, users, before, learned, ranked)
         messages = self._publisher.render(
@@ -117,6 +124,7 @@ class Learn:
             batch.next_offset,
             [
                 *zip([key.tobytes() for key in ids], _blobs(users, rows, events), strict=True),
+                *([(BLEND_ID, blend.tobytes())] if blend is not owned.blend else []),
                 (ACCOUNTS_ID, _accounts(partition, batch.next_offset)),
             ],
             partition.tobytes(),
@@ -126,8 +134,8 @@ class Learn:
         await retrying(lambda: self._store.commit(owned.claim, step), "committing customers")
         self._telemetry.lap("commit")
         # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
-        owned.cursor, owned.partition = step.cursor, partition
-        owned.users.put(step.writes[:-1])
+        owned.cursor, owned.partition, owned.blend = step.cursor, partition, blend
+        owned.users.put(step.writes[: len(ids)])
         await self._publisher.publish(batch.partition, outbox, messages)
         self._telemetry.lap("publish")
 
@@ -140,14 +148,22 @@ class Learn:
         claim = await retrying(
             lambda: self._store.claim(USERS, partition, epoch_min=epoch_min), "claiming customers"
         )
+        (blend,) = await retrying(
+            lambda: self._store.load(USERS, [partition], [BLEND_ID]), "reading blend weights"
+        )
         self.owned[partition] = Owned(
             claim,
             claim.cursor,
             decode_partition(claim.meta),
+            decode_blend(blend, self._items.tables.model),
             UserCache(self._settings.user_cache_max // self._settings.clickstream_partitions),
         )
         await self._publisher.republish(partition, claim.epoch, decode_outbox(claim.outbox))
         return claim.cursor
+
+    def blend_of(self, partition: int) -> NDArray[np.void] | None:
+        """The weights to rank with: what the partition learned, ``None`` for the published ones."""
+        return self.owned[partition].blend if self._blending else None
 
     def revoke(self, partition: int) -> None:
         """Forget a partition that another worker owns now."""
@@ -183,12 +199,31 @@ class Learn:
         known = ids != 0
         self._items.tables.set_names(ids[known], [events.items[k] for k in first[known].tolist()])
 
+    def _learn_blend(
+        self, blend: NDArray[np.void], events: EventBatch, learned: Learned
+    ) -> NDArray[np.void]:
+        """What the sources gave the items that sampled customers went on to; a copy when learned.
+
+        After ``learn``, which has done with the customers, before the items' tables know of it.
+        """
+        if not len(learned.probes):
+            return blend
+        asked = events.events[learned.probed]
+        self._items.tables.advance(float(asked["ts"].max()))
+        given = self._ranker.probe(
+            learned.probes, asked["item"], asked["ts"], self._items.popular()
+        )
+        prior = new_blend(self._items.tables.model)["weights"][0, 0]
+        changed = blend.copy()
+        return changed if learn_blend(changed, learned.probes["step"], given, prior) else blend
+
     def _score(
         self,
         events: EventBatch,
         rows: NDArray[np.int64],
         users: NDArray[np.void],
         partition: NDArray[np.void],
+        blend: NDArray[np.void],
         learned: Learned,
     ) -> Ranked:
         """Lists of every customer with an applied event."""
@@ -206,6 +241,7 @@ class Learn:
             selected["last_ts"][owners],
             partition,
             self._items.popular(),
+            blend=blend if self._blending else None,
         )
         likely = [likely_next(partition["step_counts"][0], step) for step in range(len(STEPS))]
         return Ranked(

@@ -129,6 +129,9 @@ class Settings(BaseModel):
     )
     trending_size: int = Field(50, ge=1, le=200, description="items of trending:all")
     exclude_seen: bool = Field(False, description="leave recently seen items out of the lists")
+    blend_weights: Literal["learned", "published"] = Field(
+        "learned", description="weights of the sources by journey step: learned, or pinned"
+    )
     refresh_s: float = Field(
         2.0, gt=0, le=600, description="seconds between refreshes of similar: and trending: keys"
     )

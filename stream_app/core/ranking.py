@@ -6,44 +6,32 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.candidates import CART, HOME, context_of, gather
+from stream_app.core.hybrid import ASLEEP, ranking_weights
 from stream_app.core.item_index import find
 from stream_app.core.jit import kernel, signed
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
-from stream_app.core.revisits import Recent, Row, new_recent, recent_items
+from stream_app.core.probing import probe_batch
+from stream_app.core.revisits import Recent, Row, new_recent
 from stream_app.core.scoring import (
-    FORWARD,
-    POPULAR,
-    REPEAT,
-    RETURN,
     SOURCES,
     SOURCES_N,
-    TWO_HOP,
     View,
     Work,
-    add_direct,
-    add_others,
-    add_two_hop,
-    blend,
     confidence,
     new_work,
     place_of,
     scales,
 )
-from stream_app.core.scoring_extra import (
-    Added,
-    Extra,
-    added,
-    added_scales,
-    blend_added,
-    place_added,
+from stream_app.core.scoring import (
+    blend as blend_tables,
 )
+from stream_app.core.scoring_extra import Added, Extra, added, added_scales, blend_added
 from stream_app.core.scoring_select import explain, select_top, use_revisits
 from stream_app.core.tables import ItemTables
-from stream_app.errors import ConfigurationError
 
 LISTS = ("home", "cart")
-HOME, CART = range(2)
-_BLENDED = np.array([s for s in range(SOURCES_N) if s not in (REPEAT, RETURN)])
+assert (LISTS[HOME], LISTS[CART]) == ("home", "cart")
 
 
 class Popular(NamedTuple):
@@ -65,31 +53,6 @@ class Lists(NamedTuple):
     scores: NDArray[np.float64]
     sources: NDArray[np.uint8]
     because: NDArray[np.int64]
-
-
-@kernel
-def _context(
-    user: Row,
-    which: int,
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    recent: Recent,
-    context: NDArray[np.int64],
-) -> tuple[int, int]:
-    """Nodes that candidates are drawn from, newest first; how many, and how many may come back.
-
-    The last items of earlier sessions fill what the current one leaves free: half of a shop's
-    sessions are too short to say what they are about.
-    """
-    if which == CART:
-        n = signed(user.cart_n)
-        for k in range(n):
-            context[k] = find(keys, slots, user.cart_item[n - 1 - k])
-        return n, 0
-    n, _ = recent_items(user, recent)
-    for k in range(n):
-        context[k] = find(keys, slots, recent.items[k])
-    return n, n
 
 
 @kernel
@@ -135,22 +98,19 @@ def rank_batch(
     """Fill ``out[i]`` with list ``which[i]`` of ``users[rows[i]]``."""
     context = np.zeros(RING_MAX, np.int64)
     added_factors = np.zeros(SOURCES_N)
-    from_tables = weights[: FORWARD + 1].sum() > 0.0
     for i in range(len(rows)):
         user, g = users[rows[i]], growth[i]
-        context_n, own_n = _context(user, which[i], keys, slots, recent, context)
+        step_weights = weights[user.step]
+        context_n, own_n = context_of(user, which[i], keys, slots, recent, context)
         near = context[: min(context_n, CONTEXT_MAX)]
-        direct_n = add_direct(view, near, g, model, work) if from_tables else 0
-        n = add_two_hop(view, direct_n, model, work) if weights[TWO_HOP] > 0.0 else direct_n
-        n = place_added(extra, i, n, work)
-        n = add_others(view, popular, context[:own_n], direct_n, n, g, model, work)
+        n = gather(view, near, context[:own_n], popular, extra, i, g, model, step_weights, work)
         share = model.blend_share * confidence(view, near, g, model)
-        factors = scales(n, weights, share, work)
-        blend(n, factors, work)
+        factors = scales(n, step_weights, share, work)
+        blend_tables(n, factors, work)
         if extra.starts[i + 1] > extra.starts[i]:
-            added_scales(extra, i, weights, share, added_factors)
+            added_scales(extra, i, step_weights, share, added_factors)
             blend_added(extra, i, added_factors, n, work)
-        use_revisits(view, context, own_n, recent, partition[0], g, model, weights, work, n)
+        use_revisits(view, context, own_n, recent, partition[0], g, model, step_weights, work, n)
         _exclude(user, which[i], keys, slots, exclude_seen, work, n)
         count = select_top(view.nodes, work, n, out.nodes[i], out.scores[i])
         out.counts[i] = count
@@ -172,40 +132,6 @@ def rank_batch(
         )
 
 
-def source_weights(model: Model, sources: Set[str]) -> NDArray[np.float64]:
-    """Weights of :data:`~stream_app.core.scoring.SOURCES`: those left out 0, the blended sum to 1.
-
-    Raises :class:`~stream_app.errors.ConfigurationError` for a name that is none of them.
-
-    >>> source_weights(Model(), {"two_hop", "repeat"})[:6].tolist()
-    [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
-    """
-    unknown = sorted(sources - set(SOURCES))
-    if unknown or not sources:
-        raise ConfigurationError(
-            f"sources {', '.join(unknown) or '(none)'}: choose of {', '.join(SOURCES)}"
-        )
-    on = np.array([name in sources for name in SOURCES], np.float64)
-    on[_BLENDED] *= np.array(
-        [
-            model.weight_direct,
-            model.weight_two_hop,
-            model.weight_forward,
-            model.weight_popular,
-            model.weight_content,
-            model.weight_embedding,
-            model.weight_user_knn,
-            model.weight_segment,
-            model.weight_trending,
-            model.weight_exploration,
-        ]
-    )
-    # What sources outside give comes on top of the tables': a share of one is that of the tables.
-    base = on[: POPULAR + 1].sum() or on[_BLENDED].sum()
-    on[_BLENDED] /= max(base, 1e-300)
-    return on
-
-
 class Ranker:
     """Scores batches of customers against one :class:`ItemTables`; owns the work space.
 
@@ -223,7 +149,8 @@ class Ranker:
         self.tables = tables
         self.list_size = list_size
         self.exclude_seen = exclude_seen
-        self._weights = source_weights(tables.model, set(SOURCES) if sources is None else sources)
+        self.sources = frozenset(SOURCES if sources is None else sources)
+        self._published = ranking_weights(tables.model, self.sources)
         self._recent = new_recent()
         self._added = 0  # candidates from outside that the work space has room for, per list
         self._work = new_work(1024, tables.model)
@@ -237,18 +164,17 @@ class Ranker:
         partition: NDArray[np.void],
         popular: Popular,
         extra: Extra | None = None,
+        blend: NDArray[np.void] | None = None,
     ) -> Lists:
         """Lists ``which (n,) uint8`` of ``users[rows]`` as of event times ``ts (n,)``, seconds.
 
-        ``extra`` are candidates for these lists from sources outside the kernel.
+        ``extra`` are candidates for these lists from sources outside the kernel; ``blend (1,)
+        BLEND`` the learned weights, ``None`` for the published ones.
         """
         tables = self.tables
         n, k = len(rows), self.list_size
-        more = added(extra, n)
-        most = int(np.diff(more.starts).max(initial=0))
-        if len(self._work.place) < tables.nodes_n or self._added < most:
-            self._added = max(self._added, 2 * most)
-            self._work = new_work(2 * tables.nodes_n, tables.model, self._added)
+        more = self._prepared(extra, n)
+        learned = None if blend is None else ranking_weights(tables.model, self.sources, blend)
         out = Lists(
             np.zeros(n, np.int64),
             np.full((n, k), -1, np.int64),
@@ -256,9 +182,8 @@ class Ranker:
             np.zeros((n, k), np.uint8),
             np.full((n, k), -1, np.int64),
         )
-        view = View(tables.nodes, tables.neighbour, tables.forward, tables.backward, tables.filled)
         rank_batch(
-            view,
+            self._view(),
             tables.keys,
             tables.slots,
             users,
@@ -269,10 +194,56 @@ class Ranker:
             popular.nodes,
             more,
             tables.model,
-            self._weights,
+            self._published if learned is None else learned,
             self.exclude_seen,
             self._recent,
             self._work,
             out,
         )
         return out
+
+    def probe(
+        self,
+        users: NDArray[np.void],
+        items: NDArray[np.uint64],
+        ts: NDArray[np.float64],
+        popular: Popular,
+        extra: Extra | None = None,
+    ) -> NDArray[np.float64]:
+        """What each source gave the item ``items (n,)`` that came next: ``(n, SOURCES_N)``.
+
+        ``users (n,)`` are customers as they were before, ``extra`` their candidates from outside.
+        See :func:`~stream_app.core.probing.probe_batch`.
+        """
+        tables = self.tables
+        more = self._prepared(extra, len(users))
+        given = np.full((len(users), SOURCES_N), ASLEEP)
+        probe_batch(
+            self._view(),
+            tables.keys,
+            tables.slots,
+            users,
+            tables.lookup(items),
+            tables.growths(ts),
+            popular.nodes,
+            more,
+            tables.model,
+            self._published[0],
+            self._recent,
+            self._work,
+            given,
+        )
+        return given
+
+    def _view(self) -> View:
+        t = self.tables
+        return View(t.nodes, t.neighbour, t.forward, t.backward, t.filled)
+
+    def _prepared(self, extra: Extra | None, lists: int) -> Added:
+        """``extra`` for the kernels, and a work space that has room for it and for all items."""
+        more = added(extra, lists)
+        most = int(np.diff(more.starts).max(initial=0))
+        if len(self._work.place) < self.tables.nodes_n or self._added < most:
+            self._added = max(self._added, 2 * most)
+            self._work = new_work(2 * self.tables.nodes_n, self.tables.model, self._added)
+        return more

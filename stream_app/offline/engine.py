@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
 from stream_app.composition import Stages, compose
+from stream_app.core.candidates import HOME
 from stream_app.core.model import Model
-from stream_app.core.ranking import HOME, Ranker
+from stream_app.core.ranking import Ranker
 from stream_app.core.state import decode_users
 from stream_app.hashing import stable_hash
 from stream_app.ports import USERS, RawBatch
@@ -103,6 +104,7 @@ class Engine:
                 np.array([ts]),
                 self.stages.learn.owned[0].partition,
                 items.popular(),
+                blend=self.stages.learn.blend_of(0),
             )
             found.append(items.tables.nodes["id"][lists.nodes[0, : lists.counts[0]]])
         return found

@@ -38,6 +38,7 @@ class World(NamedTuple):
         which: int = 0,
         sources: frozenset[str] | None = None,
         extra: Extra | None = None,
+        blend: NDArray[np.void] | None = None,
     ) -> Lists:
         """Lists of all customers as of their last event."""
         ranker = Ranker(self.tables, list_size=size, exclude_seen=exclude_seen, sources=sources)
@@ -50,7 +51,13 @@ class World(NamedTuple):
             self.partition,
             self.popular,
             extra,
+            blend,
         )
+
+    def probe(self, items: NDArray[np.uint64], extra: Extra | None) -> NDArray[np.float64]:
+        """What the sources gave ``items`` for the customers in turn."""
+        ranker = Ranker(self.tables, list_size=1)
+        return ranker.probe(self.users, items, self.users["last_ts"], self.popular, extra)
 
 
 def world(seed: int, *, events: int = 600, items: int = 80, customers: int = 12) -> World:

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stream_app.core.candidates import CART
+from stream_app.core.hybrid import ranking_weights
 from stream_app.core.learn import EVENT
 from stream_app.core.model import CONTEXT_MAX, KIND, Model
-from stream_app.core.ranking import CART, Lists, Popular, Ranker, source_weights
+from stream_app.core.ranking import Lists, Popular, Ranker
 from stream_app.core.revisits import new_recent, recent_items
 from stream_app.core.scoring import DIRECT, FORWARD, POPULAR, SOURCES, TWO_HOP
 from stream_app.core.state import new_partition
@@ -62,7 +64,7 @@ def expected_scores(
     found = fade @ nodes["found"][near] / g
     moved = fade @ (nodes["out"] - nodes["repeats"])[near] / g
     sure = (found + model.found_prior * model.found_rate) / (moved + model.found_prior)
-    weights = source_weights(model, sources)
+    weights = ranking_weights(model, sources)[0]
     score = np.zeros(t.nodes_n)
     for source, value in values.items():
         share = model.blend_share * sure * weights[source]

@@ -1,0 +1,70 @@
+"""What a list is drawn from, and the candidates of all sources: the first half of scoring."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.item_index import find
+from stream_app.core.jit import kernel, signed
+from stream_app.core.model import Model
+from stream_app.core.revisits import Recent, Row, recent_items
+from stream_app.core.scoring import (
+    FORWARD,
+    TWO_HOP,
+    View,
+    Work,
+    add_direct,
+    add_others,
+    add_two_hop,
+)
+from stream_app.core.scoring_extra import Added, place_added
+
+HOME, CART = range(2)
+
+
+@kernel
+def context_of(
+    user: Row,
+    which: int,
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    recent: Recent,
+    context: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Nodes that candidates are drawn from, newest first; how many, and how many may come back.
+
+    The last items of earlier sessions fill what the current one leaves free: half of a shop's
+    sessions are too short to say what they are about.
+    """
+    if which == CART:
+        n = signed(user.cart_n)
+        for k in range(n):
+            context[k] = find(keys, slots, user.cart_item[n - 1 - k])
+        return n, 0
+    n, _ = recent_items(user, recent)
+    for k in range(n):
+        context[k] = find(keys, slots, recent.items[k])
+    return n, n
+
+
+@kernel
+def gather(
+    view: View,
+    near: NDArray[np.int64],
+    own: NDArray[np.int64],
+    popular: NDArray[np.int64],
+    extra: Added,
+    which: int,
+    g: float,
+    model: Model,
+    weights: NDArray[np.float64],
+    work: Work,
+) -> int:
+    """Candidates of the list ``which`` and their values into ``work``; returns how many.
+
+    Sources of weight 0 need not be asked.
+    """
+    from_tables = weights[: FORWARD + 1].sum() > 0.0
+    direct_n = add_direct(view, near, g, model, work) if from_tables else 0
+    n = add_two_hop(view, direct_n, model, work) if weights[TWO_HOP] > 0.0 else direct_n
+    n = place_added(extra, which, n, work)
+    return add_others(view, popular, own, direct_n, n, g, model, work)

@@ -1,0 +1,171 @@
+"""Blend weights, one set per journey step, learned from what customers do next.
+
+Each source is an expert: its values, divided by their sum, are its probabilities for the next item.
+The blend is a mixture of them, and Soft-Bayes (Orseau, Lattimore and Legg 2017) learns its weights
+under log loss: its regret against the best fixed mixture grows with the square root of the number
+of observations, however small the probabilities were. Three additions are as usual: a source that
+had nothing to say for a customer sleeps and neither gains nor loses (Freund et al. 1997); a fixed
+share flows back to the published weights, so that no source is ever lost and a change of the shop
+is followed (Herbster and Warmuth 1998); without observations the weights stay as published.
+"""
+
+from collections.abc import Set
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.jit import kernel
+from stream_app.core.model import STEPS_MAX, Model
+from stream_app.core.scoring import POPULAR, REPEAT, RETURN, SOURCES, SOURCES_N
+from stream_app.errors import ConfigurationError, SchemaUnknown
+
+BLEND_SCHEMA = 1
+ASLEEP = -1.0  # instead of a probability: the source had no candidate for this customer
+_RATE = 0.01  # the square-root bound holds up to 1 / rate² observations; then it tracks
+_SHARE = 1e-4  # of the weights flows back to the published ones with each observation
+_LOSS_MEMORY = 0.999  # of the running mean losses, per observation
+
+BLENDED = np.array([s for s in range(SOURCES_N) if s not in (REPEAT, RETURN)])
+
+# What a clickstream partition has learned about the sources; ``weights`` of a step sum to 1.
+BLEND = np.dtype(
+    [
+        ("schema", "u1"),
+        ("sources_n", "u1"),
+        ("reserved", "u1", (6,)),
+        ("observed", "i8", (STEPS_MAX,)),
+        ("loss", "f8", (STEPS_MAX,)),  # mean log loss of the learned mixture, in nats
+        ("published_loss", "f8", (STEPS_MAX,)),  # of the published weights on the same events
+        ("weights", "f8", (STEPS_MAX, SOURCES_N)),
+    ]
+)
+
+
+def published_weights(model: Model) -> NDArray[np.float64]:
+    """``(SOURCES_N,)``: what is blended, 0 for those that are not. The tables' sum to 1."""
+    weights = np.zeros(SOURCES_N)
+    weights[BLENDED] = (
+        model.weight_direct,
+        model.weight_two_hop,
+        model.weight_forward,
+        model.weight_popular,
+        model.weight_content,
+        model.weight_embedding,
+        model.weight_user_knn,
+        model.weight_segment,
+        model.weight_trending,
+        model.weight_exploration,
+    )
+    # What sources outside give comes on top of the tables': a share of one is that of the tables.
+    weights /= weights[: POPULAR + 1].sum()
+    return weights
+
+
+def new_blend(model: Model) -> NDArray[np.void]:
+    """A ``(1,) BLEND`` record before the first observation: the published weights."""
+    blend = np.zeros(1, BLEND)
+    blend["schema"], blend["sources_n"] = BLEND_SCHEMA, SOURCES_N
+    prior = published_weights(model)
+    blend["weights"] = prior / prior.sum()
+    return blend
+
+
+def decode_blend(blob: bytes | None, model: Model) -> NDArray[np.void]:
+    """The inverse of ``tobytes``; nothing is a new record.
+
+    Raises :class:`~stream_app.errors.SchemaUnknown` for a record of another release.
+    """
+    if not blob:
+        return new_blend(model)
+    if blob[0] != BLEND_SCHEMA or len(blob) != BLEND.itemsize:
+        raise SchemaUnknown(
+            f"blend weights have schema {blob[0]} and {len(blob)} bytes, this release reads"
+            f" {BLEND_SCHEMA} with {BLEND.itemsize}: run the release that wrote them"
+        )
+    return np.frombuffer(blob, BLEND).copy()
+
+
+def ranking_weights(
+    model: Model, sources: Set[str], blend: NDArray[np.void] | None = None
+) -> NDArray[np.float64]:
+    """``(STEPS_MAX, SOURCES_N)``: weights to rank with, 0 for sources that are left out.
+
+    ``blend`` are the learned ones, ``None`` the published. Those of the tables sum to 1 when
+    published; learned ones sum to as much as the published ones do with all that is outside.
+
+    Raises :class:`~stream_app.errors.ConfigurationError` for a name that is no source.
+
+    >>> ranking_weights(Model(), {"two_hop", "repeat"})[0, :6].tolist()
+    [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+    """
+    unknown = sorted(sources - set(SOURCES))
+    if unknown or not sources:
+        raise ConfigurationError(
+            f"sources {', '.join(unknown) or '(none)'}: choose of {', '.join(SOURCES)}"
+        )
+    on = np.array([name in sources for name in SOURCES], np.float64)
+    prior = published_weights(model) * on
+    whole = prior.sum() / max(prior[: POPULAR + 1].sum() or prior.sum(), 1e-300)
+    learned = np.tile(prior, (STEPS_MAX, 1)) if blend is None else blend["weights"][0] * on
+    sums = learned.sum(axis=1, keepdims=True)
+    weights: NDArray[np.float64] = learned * (whole / np.maximum(sums, 1e-300))
+    weights[:, [REPEAT, RETURN]] = on[[REPEAT, RETURN]]  # probabilities of their own, not blended
+    return weights
+
+
+@kernel
+def _observe(
+    weights: NDArray[np.float64],
+    given: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    rate: float,
+) -> float:
+    """One Soft-Bayes step in place; returns the probability the mixture gave, 0 when none did."""
+    awake, p = 0.0, 0.0
+    for s in range(len(weights)):
+        if given[s] >= 0.0:
+            awake += weights[s]
+            p += weights[s] * given[s]
+    if p <= 0.0:
+        return 0.0
+    p /= awake
+    for s in range(len(weights)):
+        if given[s] >= 0.0:
+            weights[s] *= 1.0 - rate + rate * given[s] / p
+        weights[s] += _SHARE * (prior[s] - weights[s])
+    return p
+
+
+@kernel
+def learn_blend(
+    blend: NDArray[np.void],
+    steps: NDArray[np.uint8],
+    given: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    rate: float = _RATE,
+) -> int:
+    """Learn ``(n,)`` observations in order, in place; returns how many said something.
+
+    ``given (n, SOURCES_N)`` is each source's probability of the item that came, or ``ASLEEP``;
+    ``prior (SOURCES_N,)`` sums to 1. An item that no source had among its candidates says nothing.
+    """
+    part = blend[0]
+    count = 0
+    for i in range(len(steps)):
+        k = steps[i]
+        awake, published = 0.0, 0.0
+        for s in range(len(prior)):
+            if given[i, s] >= 0.0:
+                awake += prior[s]
+                published += prior[s] * given[i, s]
+        p = _observe(part.weights[k], given[i], prior, rate)
+        if p <= 0.0 or published <= 0.0:
+            continue
+        part.observed[k] += 1
+        memory = min(1.0 - 1.0 / part.observed[k], _LOSS_MEMORY)
+        part.loss[k] = memory * part.loss[k] - (1.0 - memory) * np.log(p)
+        part.published_loss[k] = memory * part.published_loss[k] - (1.0 - memory) * np.log(
+            published / awake
+        )
+        count += 1
+    return count
