@@ -22,7 +22,7 @@ from stream_app.errors import ConfigurationError, SchemaUnknown
 BLEND_SCHEMA = 1
 ASLEEP = -1.0  # instead of a probability: the source had no candidate for this customer
 _RATE = 0.01  # the square-root bound holds up to 1 / rate² observations; then it tracks
-_SHARE = 1e-4  # of the weights flows back to the published ones with each observation
+_SHARE = 0.002  # of the weights flows back to the published ones with each observation
 _LOSS_MEMORY = 0.999  # of the running mean losses, per observation
 
 BLENDED = np.array([s for s in range(SOURCES_N) if s not in (REPEAT, RETURN)])
@@ -119,6 +119,7 @@ def _observe(
     given: NDArray[np.float64],
     prior: NDArray[np.float64],
     rate: float,
+    share: float,
 ) -> float:
     """One Soft-Bayes step in place; returns the probability the mixture gave, 0 when none did."""
     awake, p = 0.0, 0.0
@@ -132,7 +133,7 @@ def _observe(
     for s in range(len(weights)):
         if given[s] >= 0.0:
             weights[s] *= 1.0 - rate + rate * given[s] / p
-        weights[s] += _SHARE * (prior[s] - weights[s])
+        weights[s] += share * (prior[s] - weights[s])
     return p
 
 
@@ -143,6 +144,7 @@ def learn_blend(
     given: NDArray[np.float64],
     prior: NDArray[np.float64],
     rate: float = _RATE,
+    share: float = _SHARE,
 ) -> int:
     """Learn ``(n,)`` observations in order, in place; returns how many said something.
 
@@ -158,7 +160,7 @@ def learn_blend(
             if given[i, s] >= 0.0:
                 awake += prior[s]
                 published += prior[s] * given[i, s]
-        p = _observe(part.weights[k], given[i], prior, rate)
+        p = _observe(part.weights[k], given[i], prior, rate, share)
         if p <= 0.0 or published <= 0.0:
             continue
         part.observed[k] += 1
