@@ -22,7 +22,8 @@ from stream_app.core.model import (
     Model,
 )
 from stream_app.core.revisits import Recent, learn_revisits, new_recent, recent_items
-from stream_app.core.state import USER, new_users
+from stream_app.core.sampling import Sample, keep, new_sample
+from stream_app.core.state import new_users
 
 # One event as the kernels see it; hashes are 0 where the event has no such field.
 EVENT = np.dtype(
@@ -63,11 +64,6 @@ _ADD, _REMOVE = KIND["add_to_cart"], KIND["remove_from_cart"]
 _PURCHASE, _REFUND = KIND["purchase"], KIND["refund"]
 _ERASE, _REFRESH, _INTERNAL = KIND["erase"], KIND["refresh"], KIND[INTERNAL[0]]
 FIRST_OF_SESSION = 0x80  # in ring_kind, beside the kind: it was paired with nothing before
-
-
-# A sample of customers is kept as they were before an event, to ask what the lists would have said:
-# one event in 8 while little is known, one in 32 for good.
-_PROBE_EVERY, _PROBE_EVERY_LATER, _PROBE_EAGERLY_UNTIL = 8, 32, 50_000.0
 
 
 class Learned(NamedTuple):
@@ -309,15 +305,13 @@ def learn_events(
     learn_globals: bool,
     blank: NDArray[np.void],
     status: NDArray[np.uint8],
-    draw: NDArray[np.int64],
-    probes: NDArray[np.void],
-    probed: NDArray[np.int64],
+    sample: Sample,
     out: NDArray[np.void],
-) -> tuple[int, int]:
-    """Apply ``events`` in order to ``users[rows]``; how many transitions and probes there are."""
+) -> int:
+    """Apply ``events`` in order to ``users[rows]``; returns how many transitions are in ``out``."""
     recent = new_recent()
     part = partition[0]
-    n, probes_n = 0, 0
+    n = 0
     for e in range(len(events)):
         event = events[e]
         user = users[rows[e]]
@@ -338,11 +332,7 @@ def learn_events(
             continue
         if learn_globals and event.item != 0 and weights[event.kind] > 0.0:
             _learn_recent(user, part, event.item, recent)
-            later = part.transitions >= _PROBE_EAGERLY_UNTIL
-            if user.ring_n > 0 and draw[e] % (_PROBE_EVERY_LATER if later else _PROBE_EVERY) == 0:
-                probes[probes_n] = users[rows[e]]
-                probed[probes_n] = e
-                probes_n += 1
+            keep(sample, e, users, rows[e], part)
         _enter_session(user, event, model)
         _decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         weight = weights[event.kind]
@@ -372,7 +362,7 @@ def learn_events(
         user.offset = event.offset
         user.anonymous = event.anonymous
         part.applied += 1
-    return n, probes_n
+    return n
 
 
 def learn(
@@ -391,12 +381,8 @@ def learn(
     """
     status = np.zeros(len(events), np.uint8)
     out = np.zeros(len(events), TRANSITION)
-    # A draw from the offset, so that it does not matter how the log is cut into batches: Knuth's
-    # multiplicative hashing, which permutes the lower 16 bits.
-    draw = (events["offset"] % 65536) * 40503 % 65536 // 64
-    probes_max = int(np.count_nonzero(draw % _PROBE_EVERY == 0)) if learn_globals else 0
-    probes, probed = np.zeros(probes_max, USER), np.zeros(probes_max, np.int64)
-    n, probes_n = learn_events(
+    sample = new_sample(events["offset"], wanted=learn_globals)
+    n = learn_events(
         users,
         rows,
         events,
@@ -407,9 +393,7 @@ def learn(
         learn_globals,
         new_users(np.zeros(1, np.uint64)),
         status,
-        draw,
-        probes,
-        probed,
+        sample,
         out,
     )
-    return Learned(status, out[:n], probes[:probes_n], probed[:probes_n])
+    return Learned(status, out[:n], *sample.kept())
