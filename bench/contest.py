@@ -21,7 +21,7 @@ from bench.progress import Counts, Progress
 from bench.servers import Broker, RedisKind, Servers, one_redis
 from stream_app.adapters.topics import TopicSpec, ensure_topics
 from stream_app.embedded import free_port
-from stream_app.settings import load_settings
+from stream_app.settings import load_settings, own_topics
 from stream_app.worker import topic_specs
 
 ROOT = Path(__file__).parents[1]
@@ -192,12 +192,10 @@ def _environment(
             "STREAM_APP_KAFKA_URL": f"kafka://{place.broker.bootstrap}",
             "STREAM_APP_REDIS_URL": redis_url,
             "STREAM_APP_APP_ID": group,
+            **own_topics(f"{group}-"),
             "STREAM_APP_CLICKSTREAM_TOPIC": place.topic,
             "STREAM_APP_CLICKSTREAM_PARTITIONS": str(place.partitions),
             "STREAM_APP_COOCCURRENCE_PARTITIONS": str(place.partitions),
-            "STREAM_APP_COOCCURRENCE_TOPIC": f"{group}-cooccurrence",
-            "STREAM_APP_RECOMMENDATIONS_TOPIC": f"{group}-recommendations",
-            "STREAM_APP_DEAD_LETTER_TOPIC": f"{group}-dlq",
             "BENCH_PROGRESS": str(Path(directory) / "progress"),
             **contender.settings,
         }

@@ -27,7 +27,7 @@ from stream_app.core.ranking import Ranker
 from stream_app.events import EventDecoder
 from stream_app.ports import RawBatch, Record
 from stream_app.publishing import Publisher
-from stream_app.settings import load_settings
+from stream_app.settings import load_settings, own_topics
 from stream_app.worker import kafka_log, redis_store, topic_specs
 
 # (owner, attribute, stage): a stage with ">" is part of the one before it.
@@ -77,9 +77,7 @@ async def measure(
             "STREAM_APP_CLICKSTREAM_PARTITIONS": str(load.partitions),
             "STREAM_APP_COOCCURRENCE_PARTITIONS": str(load.partitions),
             "STREAM_APP_RELATE_LINGER_S": "0",  # waiting is not work
-            "STREAM_APP_COOCCURRENCE_TOPIC": f"{group}-cooccurrence",
-            "STREAM_APP_RECOMMENDATIONS_TOPIC": f"{group}-recommendations",
-            "STREAM_APP_DEAD_LETTER_TOPIC": f"{group}-dlq",
+            **own_topics(f"{group}-"),
         }
     )
     await ensure_topics(topic_specs(settings), brokers=[bootstrap])

@@ -221,6 +221,14 @@ class Settings(BaseModel):
         return _secret(self.redis_password_file, "REDIS_PASSWORD_FILE")
 
 
+def own_topics(prefix: str) -> dict[str, str]:
+    """``STREAM_APP_*_TOPIC`` variables that give every topic a name of this prefix: on a shared
+    broker nobody reads another one's.
+    """
+    topics = [name for name in Settings.model_fields if name.endswith("_topic")]
+    return {f"{PREFIX}{name.upper()}": f"{prefix}{name.removesuffix('_topic')}" for name in topics}
+
+
 def _secret(path: Path | None, name: str) -> SecretStr | None:
     if path is None:
         return None

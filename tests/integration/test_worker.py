@@ -22,7 +22,7 @@ from stream_app.embedded import ValkeyServer, free_port
 from stream_app.events import EventDecoder
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, RawBatch, Record
-from stream_app.settings import Settings, load_settings
+from stream_app.settings import Settings, load_settings, own_topics
 from stream_app.simulator import LIVE, Shop
 from stream_app.worker import redis_store
 from tests.conftest import UniqueName
@@ -37,15 +37,17 @@ _MALFORMED = (b"", b"not json", b'{"event":"view"', b"[1,2]", b'{"event":"view",
 class Shopfront:
     """Topics of this test's own, a store, and workers as processes."""
 
-    def __init__(self, kafka: Kafka, valkey: ValkeyServer, unique: UniqueName, home: Path) -> None:
-        topics = ("CLICKSTREAM", "COOCCURRENCE", "RECOMMENDATIONS", "DEAD_LETTER")
+    def __init__(
+        self, kafka: Kafka, valkey: ValkeyServer, unique: UniqueName, home: Path, **more: str
+    ) -> None:
         variables = {
             "STREAM_APP_KAFKA_URL": f"kafka://{kafka.bootstrap}",
             "STREAM_APP_REDIS_URL": valkey.url,
             "STREAM_APP_APP_ID": unique("worker-test"),
             "STREAM_APP_CLICKSTREAM_PARTITIONS": str(PARTITIONS),
             "STREAM_APP_COOCCURRENCE_PARTITIONS": str(PARTITIONS),
-            **{f"STREAM_APP_{name}_TOPIC": unique(name.lower()) for name in topics},
+            **own_topics(unique("")),
+            **more,
         }
         kept = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_APP_")}
         self.settings: Settings = load_settings(variables)

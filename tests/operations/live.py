@@ -19,7 +19,7 @@ from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.partitioning import partition_of
 from stream_app.embedded import free_port
 from stream_app.ports import Record
-from stream_app.settings import Settings, load_settings
+from stream_app.settings import Settings, load_settings, own_topics
 
 DEADLINE_S = 240.0  # only to end a test that hangs; the first start compiles kernels
 TOKEN = "let-me-in"
@@ -48,7 +48,6 @@ class LiveShop:
     offsets: int = 0
 
     def __post_init__(self) -> None:
-        topics = ("CLICKSTREAM", "COOCCURRENCE", "RECOMMENDATIONS", "DEAD_LETTER")
         token = self.home / "console-token"
         token.write_text(TOKEN)
         variables = {
@@ -57,7 +56,7 @@ class LiveShop:
             "STREAM_APP_APP_ID": self.name,
             "STREAM_APP_REFRESH_S": "0.2",
             "STREAM_APP_WEB_PORT": str(self.web_port),
-            **{f"STREAM_APP_{name}_TOPIC": f"{self.name}.{name.lower()}" for name in topics},
+            **own_topics(f"{self.name}."),
             **self.more,
         }
         self.settings: Settings = load_settings(variables)

@@ -1,0 +1,109 @@
+"""A real worker turns sales into forecasts and alerts, and messages into suggestions."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import orjson
+import pytest
+
+from stream_app.adapters.partitioning import partition_of
+from stream_app.adapters.topics import consume
+from stream_app.embedded import ValkeyServer
+from stream_app.ports import Record
+from tests.conftest import UniqueName
+from tests.integration.test_worker import PARTITIONS, Shopfront
+from tests.servers import Kafka
+
+DAY_S = 86_400
+MESSAGES = """text,intent
+where is my order,track_order
+track my parcel,track_order
+when will my package arrive,track_order
+i want my money back,get_refund
+refund my purchase please,get_refund
+return this for a refund,get_refund
+"""
+ANSWERS = "question,answer\nWhere is my order?,Follow the link in our mail.\n"
+
+
+@pytest.fixture
+async def shop(
+    kafka: Kafka, valkey: ValkeyServer, unique: UniqueName, tmp_path: Path
+) -> AsyncIterator[Shopfront]:
+    """Topics created; customer service has its files."""
+    (tmp_path / "messages.csv").write_text(MESSAGES)
+    (tmp_path / "answers.csv").write_text(ANSWERS)
+    shop = Shopfront(
+        kafka,
+        valkey,
+        unique,
+        tmp_path,
+        STREAM_APP_SUPPORT_TRAIN_FILE=str(tmp_path / "messages.csv"),
+        STREAM_APP_SUPPORT_KNOWLEDGE_FILE=str(tmp_path / "answers.csv"),
+        STREAM_APP_REFRESH_S="0.2",
+    )
+    async with shop.log:
+        try:
+            code, out, err = await shop.run("topics")
+            assert code == 0, out + err
+            yield shop
+        finally:
+            shop.stack.close()
+            await shop.store.close()
+
+
+async def produce(shop: Shopfront, topic: str, key: str, value: Mapping[str, object]) -> None:
+    record = Record(key.encode(), orjson.dumps(value))
+    await shop.log.send(topic, partition_of(record.key, PARTITIONS), [record])
+
+
+async def values_of(shop: Shopfront, topic: str) -> list[dict[str, object]]:
+    brokers = [shop.settings.bootstrap]
+    return [
+        orjson.loads(stored.value)
+        async for stored in consume(topic, brokers=brokers)
+        if stored.value
+    ]
+
+
+async def test_sales_and_messages_of_a_shop_reach_forecasts_alerts_and_suggestions(
+    shop: Shopfront,
+) -> None:
+    today = int(time.time()) // DAY_S
+    sales = [
+        {"event": "purchase", "user_id": "ada", "item_id": "mug", "quantity": 3, "price": 2.0,
+         "ts": (today - 21 + day) * DAY_S + 10.0}
+        for day in range(22)
+    ]  # fmt: skip
+    await shop.send([Record(b"ada", orjson.dumps(sale)) for sale in sales])
+    shop.worker()
+
+    async def forecast() -> object:
+        stored = await shop.store.get("demand:mug")
+        told = orjson.loads(stored) if isinstance(stored, bytes) else {}
+        return told.get("forecast_7d", 0) == pytest.approx(21, abs=0.5)
+
+    await shop.until(forecast)
+    item = {"item_id": "mug", "title": "A mug", "stock": 2}
+    await produce(shop, shop.settings.catalog_topic, "mug", item)
+
+    async def alerted() -> object:
+        alerts = await values_of(shop, shop.settings.inventory_topic)
+        return [(a["item_id"], a["alert"]) for a in alerts] == [("mug", "low_stock")]
+
+    await shop.until(alerted)
+    asked = {"message_id": "m1", "user_id": "ada", "text": "Were is my oder? Urgent!"}
+    await produce(shop, shop.settings.support_topic, "ada", asked)
+
+    async def answered() -> object:
+        return await values_of(shop, shop.settings.support_assist_topic)
+
+    await shop.until(answered)
+    (assist,) = await values_of(shop, shop.settings.support_assist_topic)
+    assert assist["intent"] == "track_order"
+    assert assist["queue"] == "delivery"
+    assert assist["answers"]
+    journey = assist["journey"]
+    assert isinstance(journey, dict)
+    assert journey["step"] == "post_purchase"
