@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 
 from stream_app.core.learn import EVENT
 from stream_app.core.model import INTERNAL, KIND, KINDS
+from stream_app.errors import EventRejected
+from stream_app.formats import Formats
+from stream_app.formats.common import decoder, parse_reason
 from stream_app.hashing import public_name, short_hash, stable_hash
 from stream_app.ports import RawBatch
 from stream_app.settings import Settings
+from stream_app.wire import Event
 
 REASONS = {
     "empty": "the record has no value",
@@ -47,26 +51,6 @@ _INTERNAL_FROM = KIND[INTERNAL[0]]
 _AHEAD_S = 1.0  # clocks of workers may differ by this much
 
 
-class Event(msgspec.Struct):
-    """One event on the wire (JSON). Unknown fields are ignored; ids may be strings or integers."""
-
-    event: str | None = None
-    ts: float | None = None
-    user_id: str | int | None = None
-    session_id: str | int | None = None
-    item_id: str | int | None = None
-    event_id: str | int | None = None
-    channel: str | None = None
-    category: object = None  # text or a number; any other shape says nothing
-    quantity: float | None = None
-    price: float | None = None
-    rating: float | None = None
-    query: str | None = None
-    list: str | None = None
-    position: int | None = None
-    sa_data: str | None = None  # of internal records
-
-
 class Reject(NamedTuple):
     """Row ``row`` of a batch is not an event; ``reason`` is a key of :data:`REASONS`."""
 
@@ -79,7 +63,8 @@ class EventBatch(NamedTuple):
     """``events (n,) EVENT`` with their ids as text, and the rejected rows of the raw batch.
 
     ``customers`` are public names. ``record_ts (n,) float64`` is when the records were made, 0
-    where they do not say; ``data`` that of internal events, by row of ``events``.
+    where they do not say; ``data`` that of internal events, by row of ``events``. Events of one
+    record follow each other and have its offset; ``ignored`` records have none.
     """
 
     events: NDArray[np.void]
@@ -88,15 +73,10 @@ class EventBatch(NamedTuple):
     rejects: list[Reject]
     record_ts: NDArray[np.float64]
     data: dict[int, str]
+    ignored: int = 0
 
 
-_decode_json = msgspec.json.Decoder(Event).decode
-
-
-def _decode(value: bytes) -> Event:
-    if not value.isascii():
-        value.decode()  # the JSON decoder does not look into the fields it skips
-    return _decode_json(value)
+_decode = decoder(Event)
 
 
 class EventDecoder:
@@ -107,16 +87,30 @@ class EventDecoder:
         self._chars_max = settings.id_chars_max
         self._future_s = settings.future_tolerance_s
         self._items: dict[str, int] = {}
+        self.formats = Formats(settings.event_format)
 
     def decode(self, batch: RawBatch) -> EventBatch:
         """Events and rejects of ``batch``, both in offset order; never raises for bad input."""
-        parsed, rows, rejects = self._parse(batch.values)
+        foreign = self.formats.foreign(batch.headers)
+        ignored = 0
+        if foreign:
+            parsed, rows, rejects, ignored = self._parse_foreign(batch)
+        else:
+            parsed, rows, rejects = self._parse(batch.values)
         # All of a clean batch is checked at once; only suspects are looked at one by one.
         for at in reversed(self._suspects(parsed, rows, batch.timestamps_ms)):
             reason = self._problem(parsed[at], batch.timestamps_ms[rows[at]])
             if reason is not None:
                 rejects.append(Reject(rows[at], *reason))
-                del parsed[at], rows[at]
+                if not foreign:
+                    del parsed[at], rows[at]
+        if foreign and rejects:  # a record is good or bad as a whole, however many events it has
+            rejects = list(
+                {reject.row: reject for reject in sorted(rejects, reverse=True)}.values()
+            )
+            bad = {reject.row for reject in rejects}
+            good = [at for at, row in enumerate(rows) if row not in bad]
+            parsed, rows = [parsed[at] for at in good], [rows[at] for at in good]
         rejects.sort()
         record_ms = np.array([batch.timestamps_ms[row] for row in rows], np.float64)
         return self._columns(
@@ -124,7 +118,7 @@ class EventDecoder:
             [batch.offsets[row] for row in rows],
             rejects,
             np.maximum(record_ms, 0.0) / 1000.0,
-        )
+        )._replace(ignored=ignored)
 
     def _suspects(
         self, parsed: Sequence[Event], rows: Sequence[int], timestamps_ms: Sequence[int]
@@ -168,8 +162,31 @@ class EventDecoder:
                     parsed.append(_decode(value))
                     rows.append(row)
                 except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-                    rejects.append(Reject(row, _parse_reason(value, exc), str(exc)[:200]))
+                    rejects.append(Reject(row, parse_reason(value, exc), str(exc)[:200]))
         return parsed, rows, rejects
+
+    def _parse_foreign(self, batch: RawBatch) -> tuple[list[Event], list[int], list[Reject], int]:
+        """Records of other formats, each of which may hold several events, or none for us."""
+        parsed: list[Event] = []
+        rows: list[int] = []
+        rejects: list[Reject] = []
+        ignored = 0
+        for row, (value, headers) in enumerate(zip(batch.values, batch.headers, strict=True)):
+            if not value:
+                rejects.append(Reject(row, "empty", REASONS["empty"]))
+                continue
+            if len(value) > self._bytes_max:
+                rejects.append(Reject(row, "oversize", f"{len(value)} bytes"))
+                continue
+            try:
+                found = self.formats.events(value, headers)
+            except EventRejected as exc:
+                rejects.append(Reject(row, exc.reason, exc.detail[:200]))
+                continue
+            parsed += found
+            rows += [row] * len(found)
+            ignored += not found
+        return parsed, rows, rejects, ignored
 
     def _problem(self, event: Event, record_ms: int) -> tuple[str, str] | None:
         """Why the parsed record is no event; ``None`` when it is one."""
@@ -269,13 +286,3 @@ def _text(value: str | int | None) -> str:
 
 def _category(value: object) -> int:
     return short_hash(_text(value)) if isinstance(value, str | int) else 0
-
-
-def _parse_reason(value: bytes, exc: Exception) -> str:
-    if isinstance(exc, msgspec.ValidationError):
-        return "wrong_type"
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return "not_utf8"
-    return "malformed_json"

@@ -318,6 +318,7 @@ def _account(
     """applied + rejected + dead-lettered + skipped = cursor, for every offset since the first."""
     start = cursor if cursor is not None else 0
     partition["dead_lettered"] += len(events.rejects)
+    partition["rejected"] += events.ignored
     partition["skipped"] += batch.next_offset - start - len(batch)
 
 

@@ -57,6 +57,9 @@ class Settings(BaseModel):
         "stream_app", pattern=r"^[\w.-]{1,100}$", description="Faust app and consumer group"
     )
     clickstream_topic: str = Field("clickstream", pattern=r"^[\w.-]{1,200}$", description="events")
+    event_format: Literal["own", "ga4", "segment", "snowplow", "retailrocket"] = Field(
+        "own", description="of clickstream records whose headers name none (docs/events.md)"
+    )
     cooccurrence_topic: str = Field(
         "cooccurrence", pattern=r"^[\w.-]{1,200}$", description="internal: pair counts by item"
     )

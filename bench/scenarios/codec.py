@@ -16,8 +16,9 @@ from bench.results import Result
 from stream_app.codec import Transitions, decode_transitions, encode_transitions
 from stream_app.core.learn import TRANSITION
 from stream_app.core.state import decode_users, encode_users, new_users
-from stream_app.events import Event, EventDecoder
+from stream_app.events import EventDecoder
 from stream_app.settings import load_settings
+from stream_app.wire import Event
 
 BATCH = 2_000
 REPEATS = 40

@@ -315,7 +315,12 @@ def learn_events(
     for e in range(len(events)):
         event = events[e]
         user = users[rows[e]]
-        if event.event_id != 0 and event.kind < _INTERNAL:
+        # Events of one record are taken or dropped together, and accounted for as one.
+        one_more = e > 0 and event.offset == events[e - 1].offset
+        if one_more and status[e - 1] == DUPLICATE:
+            status[e] = DUPLICATE
+            continue
+        if event.event_id != 0 and event.kind < _INTERNAL and not one_more:
             if index_of(user.seen, user.seen_n, event.event_id) >= 0:
                 status[e] = DUPLICATE
                 part.rejected += 1
@@ -361,7 +366,8 @@ def learn_events(
         user.events += 1
         user.offset = event.offset
         user.anonymous = event.anonymous
-        part.applied += 1
+        if not one_more:
+            part.applied += 1
     return n
 
 

@@ -1,0 +1,101 @@
+"""Events as other systems send them, turned into ours. Called by the decoder.
+
+A record's format is what its header ``stream_app_format`` says, a CloudEvent when its headers say
+so, our own schema when it looks like it, and ``STREAM_APP_EVENT_FORMAT`` otherwise. One record may
+hold several events: they are of one offset, and are taken or dropped together.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from stream_app.core.model import KIND
+from stream_app.errors import EventRejected
+from stream_app.formats.cloudevents import STRUCTURED, binary_events, structured_events
+from stream_app.formats.common import Ignored, checked, decoder
+from stream_app.formats.ga4 import ga4_events
+from stream_app.formats.retailrocket import retailrocket_events
+from stream_app.formats.segment import segment_events
+from stream_app.formats.snowplow import snowplow_events
+from stream_app.ports import Headers
+from stream_app.wire import Event
+
+FORMAT_HEADER = "stream_app_format"
+OWN = "own"
+READERS: dict[str, Callable[[bytes], list[Event]]] = {
+    "ga4": ga4_events,
+    "segment": segment_events,
+    "snowplow": snowplow_events,
+    "retailrocket": retailrocket_events,
+}
+NAMES_MAX = 1_000
+_TELLING = frozenset((FORMAT_HEADER, "ce_specversion", "content-type"))
+
+
+class _Own(msgspec.Struct):
+    """What tells our own schema: one of our names, and seconds as a number."""
+
+    event: object = None
+    ts: object = None
+
+
+_sniff = msgspec.json.Decoder(_Own).decode
+_decode_own = decoder(Event)
+
+
+class Formats:
+    """Reads records of any format; ``ignored`` counts events that mean nothing to us, by name."""
+
+    def __init__(self, default: str) -> None:
+        self.ignored: Counter[str] = Counter()
+        self._default = default
+
+    def foreign(self, headers: Sequence[Headers]) -> bool:
+        """Whether any record of a batch may be in another format than our own."""
+        if self._default != OWN:
+            return True
+        return any(name.lower() in _TELLING for some in headers if some for name, _ in some)
+
+    def events(self, value: bytes, headers: Headers) -> list[Event]:
+        """Events of one record, none when it means nothing to us.
+
+        Raises :class:`~stream_app.errors.EventRejected` for a record that its format forbids.
+        """
+        try:
+            return self._events(value, {name.lower(): said for name, said in headers})
+        except Ignored as exc:
+            name = str(exc)[:100]
+            if len(self.ignored) < NAMES_MAX or name in self.ignored:
+                self.ignored[name] += 1
+            else:
+                self.ignored["(others)"] += 1
+            return []
+
+    def _events(self, value: bytes, headers: dict[str, bytes]) -> list[Event]:
+        asked = headers.get(FORMAT_HEADER, b"").decode("utf-8", "replace")
+        name = asked or self._default
+        if name not in READERS and name != OWN:
+            known = ", ".join((OWN, *READERS))
+            raise EventRejected("wrong_type", f"{FORMAT_HEADER}: {name[:50]!r} is none of {known}")
+        reader = READERS.get(name)
+        if "ce_specversion" in headers:
+            return binary_events(value, headers, reader)
+        if headers.get("content-type", b"").lower().startswith(STRUCTURED):
+            return structured_events(value, reader)
+        if reader is None or (not asked and _looks_own(value)):
+            return [checked(_decode_own, value)]
+        return reader(value)
+
+
+def _looks_own(value: bytes) -> bool:
+    """Records of our own tools, time-outs among them, are on every topic."""
+    if not value.startswith(b"{"):
+        return False
+    try:
+        found = _sniff(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return (
+        isinstance(found.event, str) and found.event in KIND and isinstance(found.ts, int | float)
+    )

@@ -1,0 +1,23 @@
+"""One event as it is sent, before anything was checked. Decoder and formats meet here."""
+
+import msgspec
+
+
+class Event(msgspec.Struct):
+    """One event on the wire (JSON). Unknown fields are ignored; ids may be strings or integers."""
+
+    event: str | None = None
+    ts: float | None = None
+    user_id: str | int | None = None
+    session_id: str | int | None = None
+    item_id: str | int | None = None
+    event_id: str | int | None = None
+    channel: str | None = None
+    category: object = None  # text or a number; any other shape says nothing
+    quantity: float | None = None
+    price: float | None = None
+    rating: float | None = None
+    query: str | None = None
+    list: str | None = None
+    position: int | None = None
+    sa_data: str | None = None  # of internal records

@@ -1,0 +1,192 @@
+"""Events as other systems send them: golden files, and what a record of several events means."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+
+from stream_app.core.learn import APPLIED, DUPLICATE, learn
+from stream_app.core.model import Model
+from stream_app.core.state import new_partition, new_users
+from stream_app.errors import EventRejected
+from stream_app.events import REASONS, EventDecoder
+from stream_app.formats import Formats
+from stream_app.ports import Headers, RawBatch
+from stream_app.settings import load_settings
+from stream_app.wire import Event
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+STRUCTURED: Headers = (("Content-Type", b"application/cloudevents+json; charset=utf-8"),)
+FAMILIES: dict[str, tuple[str, Headers]] = {
+    "ga4_export.jsonl": ("ga4", ()),
+    "ga4_protocol.jsonl": ("ga4", ()),
+    "segment.jsonl": ("segment", ()),
+    "snowplow.jsonl": ("snowplow", ()),
+    "snowplow.tsv": ("snowplow", ()),
+    "retailrocket.csv": ("retailrocket", ()),
+    "cloudevents.jsonl": ("own", STRUCTURED),
+}
+
+
+def said(event: Event) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(event)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def batch(values: list[bytes], headers: Headers = ()) -> RawBatch:
+    n = len(values)
+    return RawBatch("c", 0, n, range(n), [None] * n, values, [-1] * n, [headers] * n)
+
+
+def decoder(format_: str = "own") -> EventDecoder:
+    return EventDecoder(load_settings({"STREAM_APP_EVENT_FORMAT": format_}))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_records_of_each_family_become_the_events_of_its_golden_file(name: str) -> None:
+    default, headers = FAMILIES[name]
+    formats = Formats(default)
+    lines = (GOLDEN / name).read_bytes().splitlines()
+    found = [[said(event) for event in formats.events(line, headers)] for line in lines]
+    assert found == json.loads((GOLDEN / f"{name}.expected.json").read_text())
+    assert formats.ignored.total() == found.count([])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_golden_records_pass_the_decoder_and_none_is_dead_lettered(name: str) -> None:
+    default, headers = FAMILIES[name]
+    lines = (GOLDEN / name).read_bytes().splitlines()
+    events = decoder(default).decode(batch(lines, headers))
+    expected = json.loads((GOLDEN / f"{name}.expected.json").read_text())
+    assert events.rejects == []
+    assert events.ignored == expected.count([])
+    offsets = [row for row, found in enumerate(expected) for _ in found]
+    assert events.events["offset"].tolist() == offsets
+
+
+def test_a_record_names_its_format_in_a_header() -> None:
+    line = (GOLDEN / "segment.jsonl").read_bytes().splitlines()[0]
+    own = orjson.dumps({"event": "view", "ts": 1.7e9, "user_id": "a", "item_id": "1"})
+    mixed = RawBatch(
+        "c",
+        0,
+        2,
+        [0, 1],
+        [None] * 2,
+        [line, own],
+        [-1] * 2,
+        [[("stream_app_format", b"segment")], ()],
+    )
+    events = decoder().decode(mixed)
+    assert events.rejects == []
+    assert events.items == ["507", "1"]
+    (reject,) = decoder().decode(batch([own], [("stream_app_format", b"xml")])).rejects
+    assert reject.reason == "wrong_type" and "'xml' is none of own, ga4" in reject.detail
+
+
+@pytest.mark.parametrize("format_", ["ga4", "segment", "snowplow", "retailrocket"])
+def test_our_own_schema_is_understood_on_every_topic(format_: str) -> None:
+    own = {"event": "view", "ts": 1.7e9, "user_id": "a", "item_id": "1"}
+    refresh = {"event": "refresh", "ts": 1.7e9, "user_id": "a"}
+    events = decoder(format_).decode(batch([orjson.dumps(own), orjson.dumps(refresh)]))
+    assert events.rejects == []
+    assert len(events.events) == 2
+
+
+def test_cloudevents_in_binary_mode_take_their_attributes_from_headers() -> None:
+    headers = (
+        ("ce_specversion", b"1.0"),
+        ("ce_type", b"com.example.add_to_cart"),
+        ("ce_source", b"/web"),
+        ("ce_id", b"c-1"),
+        ("ce_time", b"2026-01-05T08:00:00Z"),
+        ("ce_userid", b"anna"),
+        ("content-type", b"application/json"),
+    )
+    (event,) = Formats("own").events(b'{"item_id":7}', headers)
+    assert said(event) == {
+        "event": "add_to_cart",
+        "ts": 1_767_600_000.0,
+        "user_id": "anna",
+        "item_id": 7,
+        "event_id": "/web#c-1",
+    }
+
+
+def test_a_cloudevent_may_carry_another_format() -> None:
+    line = (GOLDEN / "segment.jsonl").read_bytes().splitlines()[0]
+    headers = (("ce_specversion", b"1.0"), ("ce_type", b"track"), ("ce_id", b"1"))
+    (event,) = Formats("segment").events(line, headers)
+    assert (event.event, event.item_id, event.event_id) == ("view", "507", "m-1")
+    with pytest.raises(EventRejected, match="specversion, id, source and type"):
+        Formats("segment").events(line, headers[:1])
+
+
+ORDER = orjson.dumps(
+    {
+        "type": "track",
+        "event": "Order Completed",
+        "userId": "anna",
+        "messageId": "m",
+        "timestamp": "2026-01-05T08:00:00Z",
+        "properties": {
+            "order_id": "o-1",
+            "products": [{"product_id": str(k), "price": 2.0} for k in range(30)],
+        },
+    }
+)
+
+
+def test_all_products_of_an_order_count_and_an_order_sent_again_counts_nothing() -> None:
+    events = decoder("segment").decode(batch([ORDER, ORDER])).events
+    users, partition = new_users(np.unique(events["customer"])), new_partition()
+    rows = np.zeros(len(events), np.int64)
+    learned = learn(users, rows, events, partition, Model())
+    assert learned.status.tolist() == [APPLIED] * 30 + [DUPLICATE] * 30
+    assert users["purchases"].tolist() == [30]
+    # Accounts are of records, not of events.
+    assert (partition["applied"].tolist(), partition["rejected"].tolist()) == ([1], [1])
+
+
+def test_a_record_with_one_bad_product_is_refused_as_a_whole() -> None:
+    bad = ORDER.replace(b'"product_id":"7","price":2.0', b'"product_id":"7","price":-2.0')
+    events = decoder("segment").decode(batch([ORDER, bad, b"{}", b'{"event"']))
+    assert events.events["offset"].tolist() == [0] * 30
+    reasons = ["bad_number", "missing_field", "malformed_json"]
+    assert [reject.reason for reject in events.rejects] == reasons
+
+
+def test_names_that_mean_nothing_are_counted_but_not_without_bound() -> None:
+    formats = Formats("segment")
+    for k in range(2_000):
+        said = {"type": "track", "event": f"Custom {k}", "userId": "a"}
+        assert formats.events(orjson.dumps(said), ()) == []
+    assert len(formats.ignored) <= 1_001
+    assert formats.ignored.total() == 2_000
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_whatever_the_bytes_are_a_record_is_taken_ignored_or_refused_with_a_reason(
+    name: str,
+) -> None:
+    default, headers = FAMILIES[name]
+    lines = (GOLDEN / name).read_bytes().splitlines()
+    random_ = random.Random(7)
+    values = []
+    for _ in range(300):
+        value = bytearray(random_.choice(lines))
+        for _ in range(random_.randint(1, 4)):
+            at = random_.randrange(len(value))
+            value[at : at + random_.randint(0, 3)] = random_.choice(
+                [b"", b"\xff", b"null", b"[]", b'"', b"1e999", b"-1", b"{}", b"\t"]
+            )
+        values.append(bytes(value))
+    events = decoder(default).decode(batch(values, headers))
+    assert {reject.reason for reject in events.rejects} <= REASONS.keys()
+    taken = len(set(events.events["offset"].tolist()))
+    assert taken + len(events.rejects) + events.ignored == len(values)
