@@ -294,6 +294,19 @@ def _take_internal(user: Row, partition: Row, event: Row) -> int:
 
 
 @kernel
+def _is_repeated(user: Row, event: Row, one_more: bool, last: int) -> bool:
+    """Whether the event's record was applied before: its events are taken or dropped together."""
+    if one_more:
+        return bool(last == DUPLICATE)
+    if event.event_id == 0 or event.kind >= _INTERNAL:
+        return False
+    if index_of(user.seen, user.seen_n, event.event_id) >= 0:
+        return True
+    user.seen_n = remember(user.seen, user.seen_n, event.event_id)
+    return False
+
+
+@kernel
 def learn_events(
     users: NDArray[np.void],
     rows: NDArray[np.int64],
@@ -315,17 +328,11 @@ def learn_events(
     for e in range(len(events)):
         event = events[e]
         user = users[rows[e]]
-        # Events of one record are taken or dropped together, and accounted for as one.
-        one_more = e > 0 and event.offset == events[e - 1].offset
-        if one_more and status[e - 1] == DUPLICATE:
+        one_more = e > 0 and event.offset == events[e - 1].offset  # of the same record
+        if _is_repeated(user, event, one_more, status[e - 1]):
             status[e] = DUPLICATE
+            part.rejected += 0 if one_more else 1
             continue
-        if event.event_id != 0 and event.kind < _INTERNAL and not one_more:
-            if index_of(user.seen, user.seen_n, event.event_id) >= 0:
-                status[e] = DUPLICATE
-                part.rejected += 1
-                continue
-            user.seen_n = remember(user.seen, user.seen_n, event.event_id)
         if event.kind == _ERASE:
             users[rows[e]] = blank[0]
             users[rows[e]].id = event.customer
@@ -366,8 +373,7 @@ def learn_events(
         user.events += 1
         user.offset = event.offset
         user.anonymous = event.anonymous
-        if not one_more:
-            part.applied += 1
+        part.applied += 0 if one_more else 1
     return n
 
 
