@@ -16,7 +16,10 @@ from stream_app.adapters.topics import consume
 from stream_app.commands.verify import verified
 
 EXAMPLES_MAX = 40
-PUBLIC = (b"rec:", b"similar:", b"trending:", b"profile:", b"segment:")
+PUBLIC = (
+    *(b"rec:", b"similar:", b"trending:", b"profile:", b"segment:", b"demand:"),
+    b"dead-lettered:",
+)
 
 
 @dataclass
@@ -86,10 +89,11 @@ async def _leaks(cluster: Cluster) -> list[str]:
         found += [f"a process of {worker.name}" for pid in worker.pids if _group_exists(pid)]
         found += [f"{worker.name}: {path.name}" for path in worker.home.glob("*")]
     prefix = cluster.settings.redis_prefix.encode()
-    state = re.compile(re.escape(prefix) + rb"\{[ui]\d+\}(#cursor|:.+)", re.DOTALL)
+    ours = re.escape(prefix)
+    state = re.compile(ours + rb"((g\d+:)?\{[a-z]+\d+\}(#cursor|:.+)|generation)", re.DOTALL)
     with Redis.from_url(cluster.valkey.url, protocol=2) as client:
         for key in client.scan_iter(count=1_000):
-            forever = key.endswith(b"#cursor")
+            forever = key.endswith((b"#cursor", b"generation"))
             if not (state.fullmatch(key) or key.startswith(PUBLIC)):
                 found.append(f"the key {key!r}")
             elif not forever and client.ttl(key) < 0:

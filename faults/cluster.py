@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from faults.options import Options
 from faults.proxy import Proxy
 from faults.schedule import WORKERS
 from faults.workers import SupervisedWorker
-from stream_app.adapters.redis_store import RedisStore
+from stream_app.adapters.generations import GenerationStore
 from stream_app.adapters.topics import ensure_topics
 from stream_app.embedded import free_port, valkey_server
 from stream_app.errors import StoreUnavailable
@@ -50,7 +51,7 @@ class Cluster:
         )
         self.proxies: list[Proxy] = []
         self.workers: list[SupervisedWorker] = []
-        self.store: RedisStore = redis_store(self.settings)
+        self.store: GenerationStore = redis_store(self.settings)
         self.load = Load(options, self.settings, self.kafka.bootstrap)
         self.store_lives = 0  # of Valkey: cursors may fall between two of them, and only then
         self.fallen_cursors: list[str] = []
@@ -108,6 +109,23 @@ class Cluster:
         worker.set_clock(self.clock_off_s)
         return worker
 
+    async def command(self, *arguments: str) -> tuple[int, str]:
+        """Exit code and output of a command of the product."""
+        others = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_APP_")}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "faust", "-A", "stream_app.app", *arguments),
+            env=others | self._environment(self.kafka.bootstrap, self.valkey.url),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            said, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode is not None
+        return process.returncode, said.decode(errors="replace")
+
     async def extra_worker(self) -> SupervisedWorker:
         """One more that joins the group now; the caller stops it."""
         worker = await self.worker(f"extra-{len(self.proxies)}")
@@ -149,6 +167,7 @@ class Cluster:
     async def accounts(self) -> Mapping[tuple[str, int], Mapping[str, int]]:
         """The stored accounts of every partition; raises ``StoreUnavailable``."""
         n = self.options.partitions
+        await self.store.follow()
         rows: dict[tuple[str, int], Mapping[str, int]] = {}
         for space, topic in (
             (USERS, self.settings.clickstream_topic),

@@ -134,10 +134,21 @@ async def wrong_partitions(cluster: Cluster, fault: Fault) -> None:
         cluster.problems.append(f"a worker with wrong partitions ended with {code}, see its log")
 
 
+async def recompute(cluster: Cluster, fault: Fault) -> None:
+    """State is rebuilt beside itself, and the workers change over, while events arrive."""
+    cluster.store_lives += 1  # the new generation starts a little behind the old one
+    code, said = await cluster.command("recompute")
+    cluster.store_lives += 1
+    if code:
+        cluster.problems.append(f"recompute ended with {code}: {said[-500:]}")
+
+
 STRIKES: dict[str, Strike] = {
     **{
         strike.__name__: strike
-        for strike in (zombie_at_commit, clock_step, changed_settings, wrong_partitions)
+        for strike in (
+            *(zombie_at_commit, clock_step, changed_settings, wrong_partitions, recompute),
+        )
     },
     **{f"kill_at_{gap}": partial(kill_at, gap) for gap in GAPS},
 }

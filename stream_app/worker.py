@@ -10,9 +10,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import orjson
 
 from stream_app.adapters.credentials import refuse_plaintext
+from stream_app.adapters.generations import GenerationStore
 from stream_app.adapters.kafka import KafkaLog, Security
 from stream_app.adapters.measured import MeasuredLog, MeasuredPublic, MeasuredStore
-from stream_app.adapters.redis_store import RedisStore
 from stream_app.adapters.redis_url import host_names
 from stream_app.adapters.telemetry import Accounts, Metrics
 from stream_app.adapters.topics import TopicSpec, check_partitions
@@ -22,7 +22,7 @@ from stream_app.composition import Stages, compose
 from stream_app.errors import StoreUnavailable
 from stream_app.following import Follower
 from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, RawBatch
+from stream_app.ports import ITEMS, USERS, Claim, Log, PublicStore, RawBatch
 from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
 from stream_app.stocking import STOCK
@@ -63,8 +63,8 @@ def security(settings: Settings) -> Security:
     )
 
 
-def redis_store(settings: Settings) -> RedisStore:
-    """The store, not yet connected."""
+def redis_store(settings: Settings, *, generation: int | None = None) -> GenerationStore:
+    """The store, not yet connected; in one ``generation`` of the state, or the current one."""
     url = settings.redis_url
     password = settings.redis_password()
     if password is not None:
@@ -84,9 +84,10 @@ def redis_store(settings: Settings) -> RedisStore:
     if settings.redis_ca_file and parts.scheme.startswith("rediss"):
         query = "&".join(filter(None, (parts.query, f"ssl_ca_certs={settings.redis_ca_file}")))
         url = urlunsplit(parts._replace(query=query))
-    return RedisStore(
+    return GenerationStore(
         url,
         prefix=settings.redis_prefix,
+        pinned=generation,
         state_ttl_ms={
             USERS: int(settings.user_ttl_days * DAY_MS),
             ITEMS: int(settings.item_ttl_days * DAY_MS),
@@ -151,6 +152,8 @@ class HasCursor(Protocol):
 
     @property
     def cursor(self) -> int | None: ...
+    @property
+    def claim(self) -> Claim: ...
 
 
 class Keeper(Protocol):
@@ -175,9 +178,17 @@ class Kept(NamedTuple):
 class Worker:
     """Holds the stages and adapters of one Faust worker; its methods are the transport's hooks."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: GenerationStore | None = None,
+        public: PublicStore | None = None,
+        log: Log | None = None,
+    ) -> None:
+        """Over the deployment's adapters, apart from those given: a rebuild publishes nothing."""
         self.settings = settings
-        self.store = redis_store(settings)
+        self.store = store or redis_store(settings)
         self.log = kafka_log(settings)
         self.metrics = Metrics()
         self.tracing = (
@@ -188,8 +199,9 @@ class Worker:
         self.stages: Stages = compose(
             settings,
             store=MeasuredStore(self.store, self.metrics),
-            public=MeasuredPublic(self.store, self.metrics),
-            log=MeasuredLog(
+            public=public or MeasuredPublic(self.store, self.metrics),
+            log=log
+            or MeasuredLog(
                 self.log,
                 self.metrics,
                 dead_letter_topic=settings.dead_letter_topic,
@@ -207,10 +219,12 @@ class Worker:
             Kept("stock", settings.sales_topic, STOCK, self.stages.stock),
         ]
         if settings.support_train_file is not None:
-            self.support = Support(settings, self.store, self.store, self.log)
+            self.support = Support(settings, self.store, public or self.store, log or self.log)
             self.kept.append(Kept("support", settings.support_topic, SUPPORT, self.support))
             topic, apply = settings.support_labels_topic, self.support.apply_labels
-            followers.append(Follower(topic, apply, settings, self.log, self.store))
+            followers.append(
+                Follower(topic, apply, settings, log or self.log, public or self.store)
+            )
         self.broadcasts = Broadcasts(settings, self.stages, security(settings), followers)
         self._by_topic = {kept.topic: kept for kept in self.kept}
         self._checked = False
@@ -287,11 +301,18 @@ class Worker:
             self._by_topic[topic].keeper.revoke(partition)
 
     async def rolled_back(self) -> list[Partition]:
-        """Partitions whose stored cursor is behind what this worker has committed.
+        """Partitions to claim again: stored cursors behind ours, or a new generation of state.
 
         A commit would find out as well, but where no event arrives there is none. Empty while the
         store does not answer.
         """
+        try:
+            if await self.store.moved():
+                log.warning("the state has been rebuilt: going over to its new generation")
+                return [(kept.topic, p) for kept in self.kept for p in kept.keeper.owned]
+        except StoreUnavailable as exc:
+            log.info("the generation is not compared: %s", exc)
+            return []
         held = [  # before the store is asked: from then on its cursors only move up
             (kept.space, kept.topic, p, owned.cursor)
             for kept in self.kept

@@ -82,6 +82,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         " supporting support_files adapters",
         "orjson",
     ),
+    "rebuild": ("ports settings adapters worker", ""),
     "health": ("errors ports pipeline", ""),
     "reference": ("settings", "pydantic"),
     "warmup": ("ports settings composition core adapters.memory", "orjson"),

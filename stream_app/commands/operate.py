@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stream_app.commands.console import command, console, plain
 from stream_app.offline.eventfile import EventTable, read_events
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, Record
+from stream_app.rebuild import rebuilt
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
 from stream_app.worker import kafka_log, redis_store, security, topic_specs
@@ -105,31 +107,19 @@ def _register_replay(app: Any, settings: Settings) -> None:
 
 
 def _register_recompute(app: Any, settings: Settings) -> None:
-    async def recompute() -> None:
-        """Say how to rebuild all state from the log into a new generation of keys."""
-        prefix = next_prefix(settings.redis_prefix)
-        console.print(
-            "Start workers with the new prefix and another group: they find no state under it and"
-            f" read {settings.clickstream_topic} and {settings.cooccurrence_topic} from the"
-            " beginning. Pages go on reading the old lists until newer versions replace them. Stop"
-            " the old workers when `check` shows the same cursors, then delete the keys"
-            f" {settings.redis_prefix}*."
-            " What retention has deleted from the topics cannot be rebuilt.",
-        )
-        plain(f"STREAM_APP_REDIS_PREFIX={prefix} STREAM_APP_APP_ID={settings.app_id}-{prefix[:-1]}")
+    async def recompute(keep_old: bool) -> None:
+        """Rebuild all state from the log beside the old one, then change over to it at once.
 
-    app.command()(command(recompute))
+        Workers and pages go on meanwhile. What retention has deleted from the topics is gone.
+        """
+        done = await rebuilt(settings, keep_old=keep_old, say=console.print)
+        if not done.taken_over:
+            console.print("no worker has taken over yet: the old generation's keys are kept")
+        plain(orjson.dumps(asdict(done)).decode())
 
-
-def next_prefix(prefix: str) -> str:
-    """The key prefix of the next generation.
-
-    >>> next_prefix("sa1:"), next_prefix("shop:")
-    ('sa2:', 'shop2:')
-    """
-    name = prefix.rstrip(":")
-    stem = name.rstrip("0123456789")
-    return f"{stem}{int(name[len(stem) :] or 1) + 1}:"
+    app.command(
+        click.option("--keep-old", is_flag=True, help="Do not delete the old generation's keys.")
+    )(command(recompute))
 
 
 async def _accounts(store: Any, settings: Settings) -> None:
