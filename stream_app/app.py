@@ -16,6 +16,8 @@ from stream_app.watching import watch
 from stream_app.worker import Worker, security
 
 ROLL_BACK_CHECK_S = 5.0
+ANNOUNCE_S = 0.25  # between looks at what has fallen due
+SURVEY_S = 1.0
 GC_THRESHOLD = 100_000  # objects made since the last collection; Python's default is 700
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ for name, topic, handler in worker.handlers():
     add_stage(app, name, topic, handler)
 watch(app, worker)
 app.timer(settings.refresh_s)(worker.refresh)
+app.timer(ANNOUNCE_S)(worker.announce)
+app.timer(SURVEY_S)(worker.survey)
 register(app, settings)
 
 

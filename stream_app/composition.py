@@ -11,6 +11,7 @@ from stream_app.core.model import Model
 from stream_app.core.tables import ItemTables
 from stream_app.following import Follower
 from stream_app.items import ItemReader
+from stream_app.journeys import load_journey
 from stream_app.pipeline import Learn
 from stream_app.ports import Log, PublicStore, StateStore
 from stream_app.publishing import Publisher
@@ -61,7 +62,8 @@ def compose(
         clock=timer,
         telemetry=telemetry,
     )
-    publisher = Publisher(log, public, items, settings)
+    journey = load_journey(settings.journey_file)
+    publisher = Publisher(log, public, items, settings, journey)
     catalog = Catalog(items_max=settings.items_max)
     audience = Audience(customers_max=settings.users_max)
     cataloging = Cataloging(catalog, settings, on_gone=lambda ids: None)
@@ -70,7 +72,7 @@ def compose(
         settings.users_topic: AudienceStage(audience, settings).apply,
     }
     return Stages(
-        Learn(settings, store, log, publisher, items, clock, telemetry),
+        Learn(settings, store, log, publisher, items, clock, journey, telemetry),
         Relate(settings, store, public, log, items, timer, telemetry),
         Stock(settings, store, public, log, catalog),
         items,

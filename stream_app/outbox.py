@@ -114,6 +114,7 @@ def changed_profiles(
     before: NDArray[np.void],
     rows: NDArray[np.int64],
     events: EventBatch,
+    steps: Sequence[str],
 ) -> list[tuple[str, bytes]]:
     """Profiles of the customers who began a session or bought something."""
     changed = np.flatnonzero(
@@ -122,7 +123,7 @@ def changed_profiles(
     )
     _, first = np.unique(rows, return_index=True)  # each customer is in the batch
     customers = [events.customers[k] for k in first[changed].tolist()]
-    return list(zip(customers, profiles_json(users[changed], customers), strict=True))
+    return list(zip(customers, profiles_json(users[changed], customers, steps), strict=True))
 
 
 def erased_customers(

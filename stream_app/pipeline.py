@@ -13,11 +13,12 @@ import orjson
 from numpy.typing import NDArray
 
 from stream_app.codec import Outbox, decode_outbox, encode_outbox
+from stream_app.core.agenda import Agenda
 from stream_app.core.hybrid import decode_blend, learn_blend, new_blend
-from stream_app.core.journey import STEP_LISTS, STEPS, likely_next
+from stream_app.core.journey import Journey, deadlines
 from stream_app.core.learn import APPLIED, Learned, learn
 from stream_app.core.model import INTERNAL, KIND
-from stream_app.core.ranking import LISTS, Ranker
+from stream_app.core.ranking import Ranker
 from stream_app.core.state import decode_partition, decode_users, encode_users
 from stream_app.events import EventBatch, EventDecoder
 from stream_app.items import ItemReader
@@ -39,7 +40,7 @@ from stream_app.user_cache import UserCache
 
 ACCOUNTS_ID = b"accounts"  # beside the states of a partition: its accounts, as JSON for tools
 BLEND_ID = b"blend"  # beside them: what is learned of the sources' weights
-_STEP_LISTS = np.array([[name in STEP_LISTS[step] for name in LISTS] for step in STEPS])
+FIRST_READ_S = 5.0  # after a claim, before a partition that says nothing counts as quiet
 
 
 @dataclass(slots=True)
@@ -51,6 +52,10 @@ class Owned:
     partition: NDArray[np.void]
     blend: NDArray[np.void]
     users: UserCache
+    agenda: Agenda
+    touched_at: float  # when a batch was last applied, by the clock
+    busy: bool = False
+    surveyed_at: float = -np.inf
 
 
 class Learn:
@@ -64,8 +69,10 @@ class Learn:
         publisher: Publisher,
         items: ItemReader,
         clock: Callable[[], float],
+        journey: Journey,
         telemetry: Telemetry = SILENT,
     ) -> None:
+        self.journey = journey
         self._settings = settings
         self._store = store
         self._log = log
@@ -92,6 +99,13 @@ class Learn:
         batch = batch.since(owned.cursor)
         if owned.cursor is not None and batch.next_offset <= owned.cursor:
             return  # a redelivery of what is stored
+        owned.busy = True
+        try:
+            await self._process(owned, batch)
+        finally:
+            owned.busy, owned.touched_at = False, self._clock()
+
+    async def _process(self, owned: Owned, batch: RawBatch) -> None:
         events = self._decoder.decode(batch)
         self._telemetry.lap("decode")
         await dead_letter(self._log, self._settings.dead_letter_topic, batch, events.rejects)
@@ -104,6 +118,7 @@ class Learn:
             events.events,
             partition,
             self._items.tables.model,
+            self.journey.plan,
             learn_globals=self.learning,
         )
         _follow_time(partition, events)
@@ -136,6 +151,7 @@ class Learn:
         # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
         owned.cursor, owned.partition, owned.blend = step.cursor, partition, blend
         owned.users.put(step.writes[: len(ids)])
+        owned.agenda.add(ids, deadlines(users, self.journey.plan))
         await self._publisher.publish(batch.partition, outbox, messages)
         self._telemetry.lap("publish")
 
@@ -157,6 +173,8 @@ class Learn:
             decode_partition(claim.meta),
             decode_blend(blend, self._items.tables.model),
             UserCache(self._settings.user_cache_max // self._settings.clickstream_partitions),
+            Agenda(self._settings.timers_max),
+            self._clock() + FIRST_READ_S,
         )
         await self._publisher.republish(partition, claim.epoch, decode_outbox(claim.outbox))
         return claim.cursor
@@ -233,7 +251,7 @@ class Learn:
         selected = users[touched]
         if len(selected):
             self._items.tables.advance(float(selected["last_ts"].max()))
-        owners, kinds = np.nonzero(_STEP_LISTS[selected["step"]])
+        owners, kinds = np.nonzero(self.journey.lists[selected["step"]])
         lists = self._ranker.rank(
             selected,
             owners,
@@ -243,7 +261,7 @@ class Learn:
             self._items.popular(),
             blend=blend if self._blending else None,
         )
-        likely = [likely_next(partition["step_counts"][0], step) for step in range(len(STEPS))]
+        likely = self.journey.likely_next(partition["step_counts"][0])
         return Ranked(
             selected,
             [events.customers[k] for k in at.tolist()],
@@ -282,7 +300,7 @@ class Learn:
                 partitions=self._settings.cooccurrence_partitions,
             ),
             lists=lists,
-            profiles=changed_profiles(users, before, rows, events),
+            profiles=changed_profiles(users, before, rows, events, self.journey.names),
             erased=erased_customers(users, rows, events, learned),
         )
 

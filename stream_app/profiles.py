@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.codec import json_text
-from stream_app.core.journey import STEPS
 
-_STEPS = [json_text(step) for step in STEPS]
 _TEMPLATE = (
     b'{"user_id":%b,"anonymous":%b,"step":%b,"previous_step":%b,"entered_at":%.3f,'
     b'"last_seen":%.3f,"session_start":%.3f,"events":%d,"sessions":%d,"purchases":%d,'
@@ -28,18 +26,23 @@ _NUMBERS = (
 )
 
 
-def profiles_json(users: NDArray[np.void], customers: Sequence[str]) -> list[bytes]:
+def profiles_json(
+    users: NDArray[np.void], customers: Sequence[str], steps: Sequence[str]
+) -> list[bytes]:
     """JSON profiles of ``(n,) USER`` records: recency, frequency, monetary value and journey.
+
+    ``steps`` are the names of the journey's steps by number.
 
     Times are unix seconds; items are counted, not named: their ids are hashes in the state.
     """
+    names = [json_text(step) for step in steps]
     return [
         _TEMPLATE
         % (
             json_text(customer),
             b"true" if anonymous else b"false",
-            _STEPS[step],
-            _STEPS[previous],
+            names[step],
+            names[previous],
             *numbers,
         )
         for customer, anonymous, step, previous, *numbers in zip(

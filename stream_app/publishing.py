@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.codec import ListsBlock, Outbox, json_text
-from stream_app.core.journey import STEPS
+from stream_app.core.journey import Journey
 from stream_app.core.ranking import LISTS, Lists
 from stream_app.core.records import Texts, chosen, numbers, render_records, texts
 from stream_app.items import ItemReader
@@ -17,7 +17,6 @@ from stream_app.retrying import retrying
 from stream_app.settings import Settings
 
 _PERSONAL = ("rec", "profile")
-_STEPS = [json_text(step) for step in STEPS]
 _FIRST = 3  # user_id, version and epoch are not among the fields of a hash
 _LIST_NAMES = [name.encode() for name in LISTS]
 
@@ -33,12 +32,18 @@ class Publisher:
     """Sends what a commit put into the outbox, in order, until it is acknowledged."""
 
     def __init__(
-        self, log: Log, public: PublicStore, reader: ItemReader, settings: Settings
+        self,
+        log: Log,
+        public: PublicStore,
+        reader: ItemReader,
+        settings: Settings,
+        journey: Journey,
     ) -> None:
         self._log = log
         self._public = public
         self._reader = reader
         self._settings = settings
+        self._steps = [json_text(step) for step in journey.names]
 
     def render(
         self, partition: int, epoch: int, block: ListsBlock | None, lists: Lists | None
@@ -86,9 +91,9 @@ class Publisher:
             ("version", numbers(versions)),
             ("epoch", chosen([b"%d" % epoch], everywhere)),
             ("generated_at", chosen([b"%.6f" % block.generated_at], everywhere)),
-            ("step", chosen(_STEPS, steps[:, 0])),
-            ("previous_step", chosen(_STEPS, steps[:, 1])),
-            ("next_step", chosen(_STEPS, steps[:, 2])),
+            ("step", chosen(self._steps, steps[:, 0])),
+            ("previous_step", chosen(self._steps, steps[:, 1])),
+            ("next_step", chosen(self._steps, steps[:, 2])),
             ("entered_at", numbers(entered_ms, decimals=3)),
             ("source", numbers(versions - 1, before=source, after=b"}")),
             *((name, texts(found)) for name, found in block.scalars.items()),

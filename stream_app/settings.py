@@ -125,6 +125,10 @@ class Settings(BaseModel):
     relate_linger_s: float = Field(
         0.2, ge=0, le=60, description="seconds between two merges of an item partition"
     )
+    journey_file: Path | None = Field(None, description="TOML file of the journey, default ours")
+    timers_max: int = Field(
+        500_000, ge=1_000, le=50_000_000, description="near deadlines kept in memory per partition"
+    )
     list_size: int = Field(10, ge=1, le=100, description="items per list")
     similar_size: int = Field(20, ge=1, le=50, description="items per similar:<item_id>")
     similar_reading: Literal["cosine", "jaccard"] = Field(

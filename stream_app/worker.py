@@ -28,6 +28,7 @@ from stream_app.settings import RECORD_BYTES_MAX, Settings
 from stream_app.stocking import STOCK
 from stream_app.support_files import fit_model, read_knowledge, read_rules
 from stream_app.supporting import SUPPORT, Judge, Support, vader
+from stream_app.timers import Timers
 
 log = logging.getLogger(__name__)
 
@@ -227,6 +228,9 @@ class Worker:
             )
         self.broadcasts = Broadcasts(settings, self.stages, security(settings), followers)
         self._by_topic = {kept.topic: kept for kept in self.kept}
+        self.timers = Timers(
+            settings, self.store, self.store, self.log, self.stages.learn, time.time
+        )
         self._checked = False
 
     def prepare(self) -> None:
@@ -272,6 +276,17 @@ class Worker:
             "customers": sum(len(owned.users) for owned in self.stages.learn.owned.values()),
             "items_waiting": sum(len(held.pending) for held in self.stages.relate.owned.values()),
         }
+
+    async def announce(self) -> None:
+        """Announce the time-outs that have fallen due."""
+        await self.timers.announce()
+
+    async def survey(self) -> None:
+        """Look for deadlines in the states of partitions that are new here."""
+        try:
+            await self.timers.survey()
+        except StoreUnavailable as exc:
+            log.info("deadlines are looked for later: %s", exc)
 
     async def start_offsets(self, partitions: set[Partition]) -> Mapping[Partition, int | None]:
         """Claim ``partitions`` in the store, whose cursor is the truth, and say where to read."""

@@ -32,6 +32,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "core.support": ("errors core", "numpy scipy sklearn"),
     "core.knowledge": ("core", "numpy sklearn"),
     "retrying": ("errors", ""),
+    "journeys": ("errors core", "numpy pydantic"),
+    "timers": ("errors ports settings core hashing pipeline retrying", "numpy orjson"),
     "user_cache": ("", ""),
     "profiles": ("codec core", "numpy"),
     "wire": ("", "msgspec"),
@@ -57,8 +59,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "cataloging": ("errors ports settings events catalog_wire core hashing", "numpy"),
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
-        "audience cataloging core following items pipeline ports publishing relating settings"
-        " stocking telemetry",
+        "audience cataloging core following items journeys pipeline ports publishing relating"
+        " settings stocking telemetry",
         "",
     ),
     "broadcasts": ("adapters composition following settings", ""),
@@ -79,7 +81,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "watching": ("adapters.telemetry worker", ""),
     "worker": (
         "errors ports settings broadcasts composition following pipeline retrying stocking"
-        " supporting support_files adapters",
+        " supporting support_files timers adapters",
         "orjson",
     ),
     "rebuild": ("ports settings adapters worker", ""),
@@ -88,7 +90,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "warmup": ("ports settings composition core adapters.memory", "orjson"),
     "commands": ("*", "click numpy orjson rich"),
     "offline": (
-        "errors ports settings events codec core hashing composition adapters.memory",
+        "errors ports settings events codec core hashing journeys composition adapters.memory",
         "numpy scipy orjson msgspec rich matplotlib",
     ),
     "simulator": ("errors events", "numpy orjson"),

@@ -5,12 +5,13 @@ expires: an expiry would read a clock, and replay must not. Limits stand in for 
 """
 
 import secrets
-from collections.abc import Container, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from dataclasses import dataclass, field, replace
 
 from stream_app.errors import ConfigurationError, Fenced, LogUnavailable, RolledBack
 from stream_app.ports import Claim, Commit, Headers, PublicHash, RawBatch, Record
 
+SCAN_PAGE = 1_000
 NO_TIMESTAMP_MS = -1  # what Kafka delivers for a record that has none
 
 
@@ -57,6 +58,12 @@ class MemoryStore:
             self._partitions.get((space, partition), nothing).blobs.get(id_)
             for partition, id_ in zip(partitions, ids, strict=True)
         ]
+
+    async def scan(self, space: str, partition: int) -> AsyncIterator[list[bytes]]:
+        """See :meth:`stream_app.timers.StateScan.scan`."""
+        ids = list(self._partitions.get((space, partition), _Partition()).blobs)
+        for start in range(0, len(ids), SCAN_PAGE):
+            yield ids[start : start + SCAN_PAGE]
 
     async def commit(self, claim: Claim, step: Commit) -> None:
         """See :meth:`stream_app.ports.StateStore.commit`."""

@@ -138,7 +138,7 @@ class _ClusterLink:
     def __init__(self, client: RedisCluster, *, connections_max: int) -> None:
         self._client = client
         self._free = asyncio.Semaphore(connections_max)
-        for command in ("HGETALL", "INFO"):  # replies as the server sent them
+        for command in ("HGETALL", "INFO", "SCAN"):  # replies as the server sent them
             client.set_response_callback(command, _as_it_is)
 
     def groups(self, keys: Sequence[bytes]) -> list[Sequence[int]]:

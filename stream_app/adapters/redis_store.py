@@ -10,7 +10,7 @@ Keys, ``p`` the partition and ``u`` or ``i`` the space; the braces keep a partit
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from stream_app.adapters.redis_check import ServerReport, parse_info, server_report
@@ -34,6 +34,8 @@ from stream_app.adapters.redis_link import (
 from stream_app.adapters.redis_url import parse_redis_url
 from stream_app.errors import ConfigurationError
 from stream_app.ports import Claim, Commit, PublicHash
+
+_SCAN_COUNT = 1_000  # keys a server looks at per call, those of other partitions too
 
 
 class RedisStore:
@@ -106,6 +108,16 @@ class RedisStore:
             for position, blob in zip(group, found, strict=True):
                 blobs[position] = blob
         return blobs
+
+    async def scan(self, space: str, partition: int) -> AsyncIterator[list[bytes]]:
+        """See :meth:`stream_app.timers.StateScan.scan`; looks at all keys of the node."""
+        head, cursor = self._head(space, partition) + b":", b"0"
+        while True:
+            command = ("SCAN", cursor, "MATCH", head + b"*", "COUNT", _SCAN_COUNT)
+            ((cursor, keys),) = await self._run([(head, command)])
+            yield [key[len(head) :] for key in keys]
+            if cursor == b"0":
+                return
 
     async def commit(self, claim: Claim, step: Commit) -> None:
         """See :meth:`stream_app.ports.StateStore.commit`. The last write of an id counts."""

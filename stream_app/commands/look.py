@@ -13,6 +13,7 @@ from stream_app.commands.console import command, console, plain
 from stream_app.core.state import decode_users
 from stream_app.errors import StreamAppError
 from stream_app.hashing import customer_id, public_name
+from stream_app.journeys import load_journey
 from stream_app.ports import USERS
 from stream_app.profiles import profiles_json
 from stream_app.settings import Settings
@@ -90,11 +91,12 @@ async def _found(store: RedisStore, user: str) -> dict[bytes, bytes] | bytes | N
 
 async def _profile(store: RedisStore, settings: Settings, user: str) -> str:
     partition = partition_of(user.encode(), settings.clickstream_partitions)
+    steps = load_journey(settings.journey_file).names
     for name in _names(user):
         ids = np.array([customer_id(name)], np.uint64)
         (blob,) = await store.load(USERS, [partition], [ids[0].tobytes()])
         if blob:
-            return profiles_json(decode_users(ids, [blob]), [name])[0].decode()
+            return profiles_json(decode_users(ids, [blob]), [name], steps)[0].decode()
     raise StreamAppError(f"customer {user!r} is not known: none of their events was applied yet")
 
 

@@ -18,6 +18,7 @@ from stream_app.core.tables import ITEM
 from stream_app.errors import EventRejected, StreamAppError
 from stream_app.events import EventDecoder
 from stream_app.hashing import customer_id
+from stream_app.journeys import load_journey
 from stream_app.offline.recompute import Customers
 from stream_app.offline.recompute_items import ItemPartition, Masses, Sums
 from stream_app.pipeline import ACCOUNTS_ID
@@ -48,7 +49,7 @@ def register(app: Any, settings: Settings) -> None:
 class Source:
     """A clickstream partition, recomputed. ``end`` is one past the last record of the log."""
 
-    customers: Customers = field(default_factory=Customers)
+    customers: Customers
     end: int = 0
     names: set[str] = field(default_factory=set)
     rejected: set[int] = field(default_factory=set)  # offsets that belong into the dead letters
@@ -141,7 +142,8 @@ async def _read_clicks(
     settings: Settings, masses: Masses, expected: NDArray[np.int64]
 ) -> list[Source]:
     """Recompute customers; adds to ``masses`` and ``expected``, transitions by item partition."""
-    sources = [Source() for _ in range(settings.clickstream_partitions)]
+    journey = load_journey(settings.journey_file)
+    sources = [Source(Customers(journey)) for _ in range(settings.clickstream_partitions)]
     decoder = EventDecoder(settings)
     partitions = np.uint64(settings.cooccurrence_partitions)
     async for p, records in _chunks(settings, settings.clickstream_topic):

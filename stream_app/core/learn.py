@@ -3,23 +3,28 @@
 Runs before scoring: a session view that lags by one event halves the hit rate.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.bounded import drop_at, index_of, remember
+from stream_app.core.bounded import index_of, remember
+from stream_app.core.customer import (
+    FIRST_OF_SESSION,
+    Row,
+    add_to_vector,
+    append_event,
+    decay_vector,
+    keep_books,
+    note_category,
+)
 from stream_app.core.jit import kernel, signed
-from stream_app.core.journey import STEP, transition_table
+from stream_app.core.journey import Plan, apply_timeout, next_timeout, pass_time, take_step
 from stream_app.core.model import (
-    BOUGHT_MAX,
-    CART_MAX,
     INTERNAL,
     KIND,
     KIND_WEIGHTS,
     PREVIOUS_MAX,
-    RING_MAX,
-    VECTOR_MAX,
     Model,
 )
 from stream_app.core.revisits import Recent, learn_revisits, new_recent, recent_items
@@ -57,29 +62,25 @@ TRANSITION = np.dtype(
 )
 
 APPLIED, DUPLICATE, ERASED, STALE = range(4)
-_TABLE = transition_table()
-_BROWSE, _CONSIDER, _CART = STEP["browse"], STEP["consider"], STEP["cart"]
-_DISCOVER, _DORMANT = STEP["discover"], STEP["dormant"]
+NO_TIMER = 255
 _VIEW, _CLICK = KIND["view"], KIND["click"]
-_ADD, _REMOVE = KIND["add_to_cart"], KIND["remove_from_cart"]
-_PURCHASE, _REFUND = KIND["purchase"], KIND["refund"]
-_ERASE, _REFRESH, _INTERNAL = KIND["erase"], KIND["refresh"], KIND[INTERNAL[0]]
-FIRST_OF_SESSION = 0x80  # in ring_kind, beside the kind: it was paired with nothing before
+_ADD, _PURCHASE, _REFUND = KIND["add_to_cart"], KIND["purchase"], KIND["refund"]
+_ERASE, _REFRESH, _TIMEOUT = KIND["erase"], KIND["refresh"], KIND["timeout"]
+_INTERNAL = KIND[INTERNAL[0]]
 
 
 class Learned(NamedTuple):
-    """``status`` (events,) uint8 and the ``transitions`` (n,) TRANSITION in event order.
+    """``status`` and ``timers`` (events,) uint8, ``transitions`` (n,) TRANSITION in event order.
 
+    ``timers`` is the row of the time-out that an internal event made known, NO_TIMER elsewhere.
     ``probes (p,) USER`` are customers as they were before the events ``probed (p,)``.
     """
 
     status: NDArray[np.uint8]
     transitions: NDArray[np.void]
+    timers: NDArray[np.uint8]
     probes: NDArray[np.void]
     probed: NDArray[np.int64]
-
-
-Row = Any  # one record of a structured array, as numba sees it
 
 
 @kernel
@@ -90,63 +91,7 @@ def _learn_recent(user: Row, partition: Row, item: int, recent: Recent) -> None:
 
 
 @kernel
-def _decay_vector(user: Row, elapsed_s: float, half_life_s: float) -> None:
-    if elapsed_s > 0.0 and user.vector_n > 0:
-        factor = np.float32(0.5 ** (elapsed_s / half_life_s))
-        for k in range(user.vector_n):
-            user.vector_weight[k] *= factor
-
-
-@kernel
-def _add_to_vector(user: Row, item: int, weight: float) -> None:
-    """Add to the sparse user vector; a full one loses its smallest entry (ties: smallest id)."""
-    at = index_of(user.vector_item, user.vector_n, item)
-    if at >= 0:
-        user.vector_weight[at] = max(0.0, user.vector_weight[at] + weight)
-        return
-    if weight <= 0.0:
-        return
-    at = signed(user.vector_n)
-    if at < VECTOR_MAX:
-        user.vector_n = at + 1
-    else:
-        at = 0
-        for k in range(1, VECTOR_MAX):
-            w, least = user.vector_weight[k], user.vector_weight[at]
-            if w < least or (w == least and user.vector_item[k] < user.vector_item[at]):
-                at = k
-    user.vector_item[at] = item
-    user.vector_weight[at] = weight
-
-
-@kernel
-def _append_event(user: Row, item: int, ts: float, kind: int) -> None:
-    n = signed(user.ring_n)
-    if n == RING_MAX:
-        for k in range(RING_MAX - 1):
-            user.ring_item[k] = user.ring_item[k + 1]
-            user.ring_ts[k] = user.ring_ts[k + 1]
-            user.ring_kind[k] = user.ring_kind[k + 1]
-        n = RING_MAX - 1
-    user.ring_item[n] = item
-    user.ring_ts[n] = np.uint32(ts)
-    user.ring_kind[n] = kind if user.session_n > 0 else kind | FIRST_OF_SESSION
-    user.ring_n = n + 1
-    user.session_n = min(user.session_n + 1, RING_MAX)
-    user.session_events = min(user.session_events + 1, 65535)
-
-
-@kernel
-def _note_category(user: Row, category: int) -> None:
-    """How many item events in a row named this category; those that name none say nothing."""
-    if category != 0:
-        same = user.category == category
-        user.category_views = min(user.category_views + 1, 255) if same else 1
-        user.category = category
-
-
-@kernel
-def _enter_session(user: Row, event: Row, model: Model) -> None:
+def _enter_session(user: Row, event: Row, model: Model, start: int) -> None:
     """Start a new session when the session id changes, or without ids after a pause."""
     pause = event.ts - user.last_ts
     if user.session != 0 and event.session != 0:
@@ -161,61 +106,22 @@ def _enter_session(user: Row, event: Row, model: Model) -> None:
         user.session_events = 0
         if user.events == 0:
             user.first_ts = event.ts
-            user.step = _DISCOVER
-            user.previous_step = _DISCOVER
+            user.step = start
+            user.previous_step = start
             user.entered_at = event.ts
-        elif pause > model.dormant_after_s:
-            user.previous_step = user.step
-            user.step = _DORMANT
-            user.entered_at = user.last_ts + model.dormant_after_s
     if event.session != 0:
         user.session = event.session
 
 
 @kernel
-def _take_step(
-    user: Row, partition: Row, event: Row, table: NDArray[np.uint8], returning: bool
-) -> None:
-    """Move along the journey table; coming back to an item means considering it."""
-    step = table[event.kind, user.step]
-    if returning and step == _BROWSE:
-        step = _CONSIDER
-    if step == _CART and user.cart_n == 0 and event.kind == _REMOVE:
-        step = _BROWSE
+def _take_step(user: Row, partition: Row, event: Row, returning: bool, plan: Plan) -> None:
+    """Move along the journey."""
+    step = take_step(user, event, returning, plan)
     if step != user.step:
         partition.step_counts[user.step, step] += 1.0
         user.previous_step = user.step
         user.step = step
         user.entered_at = event.ts
-
-
-@kernel
-def _keep_books(user: Row, event: Row) -> None:
-    """Cart and purchases."""
-    kind = event.kind
-    if kind == _ADD and index_of(user.cart_item, user.cart_n, event.item) < 0:
-        if user.cart_n == CART_MAX:
-            user.cart_n = drop_at(user.cart_item, user.cart_n, 0)
-        user.cart_item[signed(user.cart_n)] = event.item
-        user.cart_n += 1
-    elif kind in (_REMOVE, _PURCHASE):
-        at = index_of(user.cart_item, user.cart_n, event.item)
-        if at >= 0:
-            user.cart_n = drop_at(user.cart_item, user.cart_n, at)
-    if kind == _PURCHASE:
-        user.purchases += 1
-        user.purchase_ts = max(user.purchase_ts, event.ts)
-        user.monetary += np.float32(event.value)
-        if event.item != 0 and index_of(user.bought_item, user.bought_n, event.item) < 0:
-            if user.bought_n == BOUGHT_MAX:
-                user.bought_n = drop_at(user.bought_item, user.bought_n, 0)
-            user.bought_item[user.bought_n] = event.item
-            user.bought_n += 1
-    elif kind == _REFUND:
-        user.monetary -= np.float32(event.value)
-        at = index_of(user.bought_item, user.bought_n, event.item)
-        if at >= 0:
-            user.bought_n = drop_at(user.bought_item, user.bought_n, at)
 
 
 @kernel
@@ -254,14 +160,25 @@ def _transition(user: Row, event: Row, weight: float, out: Row) -> None:
 
 
 @kernel
-def _take_internal(user: Row, partition: Row, event: Row) -> int:
-    """Believe a record of our own as far as the customer's state bears it out."""
-    if event.kind == _REFRESH and user.events > 0:
-        user.offset = event.offset  # the version of lists that are ranked anew
-        partition.applied += 1
-        return APPLIED
-    partition.rejected += 1
-    return STALE
+def _take_internal(user: Row, partition: Row, event: Row, plan: Plan) -> tuple[int, int]:
+    """Believe a record of our own as far as the customer's state bears it out; status and timer.
+
+    A time-out is believed when it is the next one that the state has, to the bit of its deadline:
+    after an event of the customer, or applied once, it is not.
+    """
+    timer = NO_TIMER
+    believed = user.events > 0 and event.kind == _REFRESH
+    if user.events > 0 and event.kind == _TIMEOUT:
+        row, due = next_timeout(user, plan.timeouts)
+        if row >= 0 and due == event.ts:
+            apply_timeout(user, plan.timeouts[row], due)
+            timer, believed = row, True
+    if not believed:
+        partition.rejected += 1
+        return STALE, timer
+    user.offset = event.offset  # the version of lists that are ranked anew
+    partition.applied += 1
+    return APPLIED, timer
 
 
 @kernel
@@ -283,12 +200,13 @@ def learn_events(
     rows: NDArray[np.int64],
     events: NDArray[np.void],
     partition: NDArray[np.void],
-    table: NDArray[np.uint8],
+    plan: Plan,
     weights: NDArray[np.float64],
     model: Model,
     learn_globals: bool,
     blank: NDArray[np.void],
     status: NDArray[np.uint8],
+    timers: NDArray[np.uint8],
     sample: Sample,
     out: NDArray[np.void],
 ) -> int:
@@ -311,13 +229,15 @@ def learn_events(
             part.applied += 1
             continue
         if event.kind >= _INTERNAL:
-            status[e] = _take_internal(user, part, event)
+            status[e], timers[e] = _take_internal(user, part, event, plan)
             continue
         if learn_globals and event.item != 0 and weights[event.kind] > 0.0:
             _learn_recent(user, part, event.item, recent)
             keep(sample, e, users, rows[e], part)
-        _enter_session(user, event, model)
-        _decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
+        if user.events > 0:
+            pass_time(user, event.ts, plan.timeouts)
+        _enter_session(user, event, model, plan.start)
+        decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         weight = weights[event.kind]
         first = signed(user.ring_n) - signed(user.session_n)
         returning = (
@@ -325,8 +245,7 @@ def learn_events(
             and weight > 0.0
             and index_of(user.ring_item[first:], user.session_n, event.item) >= 0
         )
-        _keep_books(user, event)
-        _take_step(user, part, event, table, returning)
+        keep_books(user, event)
         if event.item != 0 and weight > 0.0:
             if learn_globals and user.session_n > 0:
                 part.transitions += 1.0
@@ -334,12 +253,13 @@ def learn_events(
                     part.repeats += 1.0
             _transition(user, event, weight, out[n])
             n += 1
-            _append_event(user, event.item, event.ts, event.kind)
-            _note_category(user, event.category)
+            append_event(user, event.item, event.ts, event.kind)
+            note_category(user, event.category)
         elif event.item != 0 and weight < 0.0:
             n = _retract(user, event, weight, out, n)
         if event.item != 0 and weight != 0.0:
-            _add_to_vector(user, event.item, weight)
+            add_to_vector(user, event.item, weight)
+        _take_step(user, part, event, returning, plan)
         user.last_ts = max(user.last_ts, event.ts)
         user.events += 1
         user.offset = event.offset
@@ -354,6 +274,7 @@ def learn(
     events: NDArray[np.void],
     partition: NDArray[np.void],
     model: Model,
+    plan: Plan,
     *,
     learn_globals: bool = True,
 ) -> Learned:
@@ -362,7 +283,7 @@ def learn(
     ``learn_globals=False`` leaves the partition's repeat and return tables as they are (the frozen
     evaluation protocol).
     """
-    status = np.zeros(len(events), np.uint8)
+    status, timers = np.zeros(len(events), np.uint8), np.full(len(events), NO_TIMER, np.uint8)
     out = np.zeros(len(events), TRANSITION)
     sample = new_sample(events["offset"], wanted=learn_globals)
     n = learn_events(
@@ -370,13 +291,14 @@ def learn(
         rows,
         events,
         partition,
-        _TABLE,
+        plan,
         KIND_WEIGHTS,
         model,
         learn_globals,
         new_users(np.zeros(1, np.uint64)),
         status,
+        timers,
         sample,
         out,
     )
-    return Learned(status, out[:n], *sample.kept())
+    return Learned(status, out[:n], timers, *sample.kept())

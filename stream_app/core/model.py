@@ -73,7 +73,6 @@ class Model(NamedTuple):
     """
 
     session_gap_s: float = 1800.0
-    dormant_after_s: float = 30 * 86400.0
     pair_half_life_s: float = 21 * 86400.0
     popularity_half_life_s: float = 2 * 86400.0 * 0.6931471805599453
     vector_half_life_s: float = 30 * 86400.0

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.journey import STEP, STEPS, transition_table
-from stream_app.core.learn import EVENT, FIRST_OF_SESSION, TRANSITION
+from stream_app.core.customer import FIRST_OF_SESSION
+from stream_app.core.journey import CARTS, PASSED_MAX, STAY, Journey
+from stream_app.core.learn import EVENT, TRANSITION
 from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
@@ -32,7 +33,6 @@ from stream_app.core.model import (
 )
 from stream_app.core.state import USER, encode_users, new_users
 
-_MOVES = transition_table().tolist()
 _WEIGHTS = dict(zip(KINDS, KIND_WEIGHTS.tolist(), strict=True))
 _TAKES_BACK = {"refund": "purchase", "remove_from_cart": "add_to_cart"}
 
@@ -56,8 +56,8 @@ class Customer:
     """What is known of one customer; lists run from oldest to newest."""
 
     id: int
-    step: str = STEPS[0]
-    previous_step: str = STEPS[0]
+    step: int = 0
+    previous_step: int = 0
     entered_at: float = 0.0
     events: int = 0
     sessions: int = 0
@@ -74,6 +74,7 @@ class Customer:
     category_views: int = 0
     first_ts: float = 0.0
     purchase_ts: float = 0.0
+    timer_ts: float = 0.0
     visits: list[Visit] = field(default_factory=list)
     in_session: int = 0  # how many of the visits
     seen: list[int] = field(default_factory=list)
@@ -88,10 +89,10 @@ class Customer:
         for name in (
             *("entered_at", "events", "sessions", "purchases", "monetary", "session"),
             *("session_start", "session_events", "last_ts", "offset", "anonymous"),
-            *("category", "category_views", "first_ts", "purchase_ts"),
+            *("category", "category_views", "first_ts", "purchase_ts", "timer_ts"),
+            *("step", "previous_step"),
         ):
             user[name] = getattr(self, name)
-        user["step"], user["previous_step"] = STEP[self.step], STEP[self.previous_step]
         user["session_n"] = self.in_session
         columns: dict[str, tuple[str, list[int] | list[float]]] = {
             "ring_item": ("ring_n", [visit.item for visit in self.visits]),
@@ -113,12 +114,15 @@ class Customer:
 class Customers:
     """The customers of one clickstream partition, event by event."""
 
-    def __init__(self, model: Model | None = None) -> None:
+    def __init__(self, journey: Journey, model: Model | None = None) -> None:
         self.model = model or Model()
+        self._plan = journey.plan
+        self._conditions = journey.plan.conditions.tolist()
+        self._timeouts = journey.plan.timeouts.tolist()
         self.customers: dict[int, Customer] = {}
         self.applied = 0
         self.rejected = 0
-        self.next_steps: Counter[tuple[str, str]] = Counter()
+        self.next_steps: Counter[tuple[int, int]] = Counter()
         self._moves: list[tuple[int, tuple[int, ...], float, int, float]] = []
 
     def apply(self, events: NDArray[np.void], names: Sequence[str] | None = None) -> None:
@@ -142,7 +146,7 @@ class Customers:
         """``(steps, steps)``: how often customers went from one step to another."""
         counts = np.zeros((STEPS_MAX, STEPS_MAX))
         for (before, after), n in self.next_steps.items():
-            counts[STEP[before], STEP[after]] = n
+            counts[before, after] = n
         return counts
 
     def _apply(
@@ -160,7 +164,7 @@ class Customers:
         anonymous: int,
     ) -> None:
         if KINDS[kind_number] in INTERNAL:
-            self._internal(customer_id, KINDS[kind_number], offset)
+            self._internal(customer_id, KINDS[kind_number], ts, offset)
             return
         who = self.customers.setdefault(customer_id, Customer(customer_id))
         if event_id in who.seen:
@@ -178,7 +182,6 @@ class Customers:
         fade(who, ts, self.model)
         session_items = [visit.item for visit in who.visits[len(who.visits) - who.in_session :]]
         _books(who, kind, item, value, ts)
-        self._step(who, kind_number, ts, returning=weight > 0 and item in session_items)
         if item and weight > 0:
             nearest = tuple(session_items[::-1][:PREVIOUS_MAX])
             self._moves.append((item, nearest, ts, offset, weight))
@@ -192,41 +195,70 @@ class Customers:
             self._take_back(who, kind, item, offset, weight)
         if item and weight:
             _like(who, item, weight)
+        self._step(
+            who, kind_number, ts, returning=bool(item and weight > 0) and item in session_items
+        )
         who.last_ts = max(who.last_ts, ts)
         who.events += 1
         who.offset, who.anonymous = offset, anonymous
         self.applied += 1
 
-    def _internal(self, customer_id: int, kind: str, offset: int) -> None:
+    def _internal(self, customer_id: int, kind: str, ts: float, offset: int) -> None:
         """Records of the application to itself, believed as far as the state bears them out."""
         who = self.customers.get(customer_id)
-        if kind == "refresh" and who is not None:
+        due, to = self._next_timeout(who) if who else (math.inf, STAY)
+        if who is not None and (kind == "refresh" or (kind == "timeout" and due == ts)):
+            if kind == "timeout":
+                _time_out(who, due, to)
             who.offset = offset
             self.applied += 1
         else:
             self.rejected += 1
 
+    def _next_timeout(self, who: Customer) -> tuple[float, int]:
+        """The deadline that comes next, and the step it leads to."""
+        due = []
+        for row, (after_s, steps, since, cart, to, *_) in enumerate(self._timeouts):
+            anchor = (who.last_ts, who.entered_at, who.purchase_ts, who.session_start)[since]
+            fits = CARTS[cart] in ("any", "filled" if who.cart else "empty")
+            if steps & (1 << who.step) and fits and anchor and anchor + after_s > who.timer_ts:
+                due.append((anchor + after_s, row, to))
+        return min(due)[::2] if due else (math.inf, STAY)
+
     def _session(self, who: Customer, ts: float, session: int) -> None:
         pause = ts - who.last_ts
         both_named = bool(who.session and session)
         changed = who.session != session if both_named else pause > self.model.session_gap_s
+        for _ in range(PASSED_MAX if who.events else 0):
+            due, to = self._next_timeout(who)
+            if due >= ts:
+                break
+            _time_out(who, due, to)
         if not who.events or changed:
             who.sessions += 1
             who.session_start = ts
             who.in_session = who.session_events = who.category_views = 0
             if not who.events:
                 who.entered_at = who.first_ts = ts
-            elif pause > self.model.dormant_after_s:
-                who.previous_step, who.step = who.step, "dormant"
-                who.entered_at = who.last_ts + self.model.dormant_after_s
+                who.step = who.previous_step = self._plan.start
         who.session = session or who.session
 
     def _step(self, who: Customer, kind: int, ts: float, *, returning: bool) -> None:
-        step = STEPS[_MOVES[kind][STEP[who.step]]]
-        if step == "browse" and returning:
-            step = "consider"
-        if step == "cart" and KINDS[kind] == "remove_from_cart" and not who.cart:
-            step = "browse"
+        step = self._plan.moves[kind, who.step].item()
+        for kinds, category_views, session_events, purchases, sessions, *more in self._conditions:
+            place, to, only_returning, cart = more
+            if (
+                place == step
+                and kinds & (1 << kind)
+                and (returning or not only_returning)
+                and CARTS[cart] in ("any", "filled" if who.cart else "empty")
+                and who.category_views >= category_views
+                and who.session_events >= session_events
+                and who.purchases >= purchases
+                and who.sessions >= sessions
+            ):
+                step = to
+                break
         if step != who.step:
             self.next_steps[who.step, step] += 1
             who.previous_step, who.step, who.entered_at = who.step, step, ts
@@ -240,6 +272,12 @@ class Customers:
                 self._moves.append((item, tuple(before), float(int(visit.ts)), offset, weight))
                 visit.kind = "view"
                 return
+
+
+def _time_out(who: Customer, due: float, to: int) -> None:
+    who.timer_ts = due
+    if to not in (STAY, who.step):
+        who.previous_step, who.step, who.entered_at = who.step, to, due
 
 
 def fade(who: Customer, ts: float, model: Model) -> None:
@@ -282,9 +320,11 @@ def _like(who: Customer, item: int, weight: float) -> None:
             who.vector[item] = np.float32(weight)
 
 
-def recomputed(events: Iterable[NDArray[np.void]], model: Model | None = None) -> Customers:
+def recomputed(
+    events: Iterable[NDArray[np.void]], journey: Journey, model: Model | None = None
+) -> Customers:
     """The customers of a partition whose log was cut into ``events`` in whatever way."""
-    customers = Customers(model)
+    customers = Customers(journey, model)
     for part in events:
         customers.apply(part)
     return customers

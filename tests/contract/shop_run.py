@@ -21,6 +21,7 @@ from stream_app.composition import Stages, compose
 from stream_app.core.tables import ITEM
 from stream_app.events import EventDecoder
 from stream_app.items import TOP_ID
+from stream_app.journeys import load_journey
 from stream_app.offline.recompute import Customers
 from stream_app.offline.recompute_items import ItemPartition, Masses
 from stream_app.pipeline import ACCOUNTS_ID
@@ -190,7 +191,7 @@ def truth(events: int) -> Truth:
         nothing: Sequence[Any] = [None] * n
         raw = RawBatch(CLICKS, p, n, range(n), nothing, values, [-1] * n, [()] * n)
         found = EventDecoder(SETTINGS).decode(raw)
-        customers = Customers()
+        customers = Customers(load_journey())
         customers.apply(found.events, found.customers)
         rows = customers.transitions()
         masses.add(rows)

@@ -12,6 +12,9 @@ from stream_app.core.model import KIND, KINDS, Model
 from stream_app.core.relate import owned_nodes, relate
 from stream_app.core.state import decode_users, encode_users, new_partition
 from stream_app.core.tables import ItemTables
+from stream_app.journeys import load_journey
+
+JOURNEY = load_journey()
 
 START_S = 1_700_000_000.0
 CUSTOMERS = 3
@@ -66,7 +69,7 @@ class Stream:
         """Apply one batch."""
         ids, rows = np.unique(events["customer"], return_inverse=True)
         users = decode_users(ids, [self.blobs.get(key) for key in ids.tolist()])
-        learned = learn(users, rows, events, self.partition, self.model)
+        learned = learn(users, rows, events, self.partition, self.model, JOURNEY.plan)
         for key, blob, kept in zip(ids.tolist(), encode_users(users), users["events"], strict=True):
             if kept:
                 self.blobs[key] = blob

@@ -16,6 +16,7 @@ from stream_app.core.state import new_partition, new_users
 from stream_app.errors import EventRejected
 from stream_app.events import REASONS, EventDecoder
 from stream_app.formats import Formats
+from stream_app.journeys import load_journey
 from stream_app.ports import Headers, RawBatch
 from stream_app.settings import load_settings
 from stream_app.wire import Event
@@ -146,7 +147,7 @@ def test_all_products_of_an_order_count_and_an_order_sent_again_counts_nothing()
     events = decoder("segment").decode(batch([ORDER, ORDER])).events
     users, partition = new_users(np.unique(events["customer"])), new_partition()
     rows = np.zeros(len(events), np.int64)
-    learned = learn(users, rows, events, partition, Model())
+    learned = learn(users, rows, events, partition, Model(), load_journey().plan)
     assert learned.status.tolist() == [APPLIED] * 30 + [DUPLICATE] * 30
     assert users["purchases"].tolist() == [30]
     # Accounts are of records, not of events.

@@ -22,7 +22,7 @@ from stream_app.core.model import (
 )
 from stream_app.core.state import decode_users, new_partition, new_users
 from stream_app.offline.recompute import recomputed
-from tests.core.logs import START_S, Stream, cuts, logs, pieces
+from tests.core.logs import JOURNEY, START_S, Stream, cuts, logs, pieces
 
 WEIGHT = {name: float(KIND_WEIGHTS[number]) for name, number in KIND.items()}
 
@@ -46,7 +46,7 @@ def states(stream: Stream) -> NDArray[np.void]:
 @settings(max_examples=40, deadline=None)
 @given(logs())
 def test_online_equals_the_recompute_on_every_prefix(log: NDArray[np.void]) -> None:
-    stream, batch = Stream(), recomputed([])
+    stream, batch = Stream(), recomputed([], JOURNEY)
     for k in range(len(log)):
         learned = stream.learn(log[k : k + 1])
         batch.apply(log[k : k + 1])
@@ -82,7 +82,7 @@ def test_a_long_life_stays_within_its_bounds() -> None:
     counts = ("ring_n", "seen_n", "vector_n", "cart_n", "bought_n")
     limits = (RING_MAX, SEEN_MAX, VECTOR_MAX, CART_MAX, BOUGHT_MAX)
     assert tuple(user[name] for name in counts) == limits
-    assert stream.blobs == {1: recomputed([log]).customers[1].blob()}
+    assert stream.blobs == {1: recomputed([log], JOURNEY).customers[1].blob()}
 
 
 def test_a_repeated_event_id_within_the_window_is_learned_once() -> None:
@@ -144,8 +144,8 @@ def test_a_refund_takes_back_the_pairs_of_its_purchase_and_no_others() -> None:
 
 
 def test_a_long_absence_is_a_step_of_the_journey() -> None:
-    stream, model = Stream(), Model()
-    away = START_S + model.dormant_after_s + 10.0
+    stream = Stream()
+    away = START_S + 30 * 86_400.0 + 10.0
     stream.learn(events({}, {"ts": away, "kind": "support", "item": 0}))
     (user,) = states(stream)
     assert user["previous_step"] == STEP["dormant"]
@@ -157,7 +157,15 @@ def test_frozen_learning_leaves_what_the_partition_learned_of_all_customers() ->
     log = events({}, {}, {"item": 2}, {"item": 1})
     for partition, globals_too in ((live, True), (frozen, False)):
         users = new_users(np.array([1], np.uint64))
-        learn(users, np.zeros(4, np.int64), log, partition, Model(), learn_globals=globals_too)
+        learn(
+            users,
+            np.zeros(4, np.int64),
+            log,
+            partition,
+            Model(),
+            JOURNEY.plan,
+            learn_globals=globals_too,
+        )
         assert partition["applied"][0] == 4
     counted = ("applied", "step_counts")
     for name in frozen.dtype.names or ():
@@ -172,7 +180,7 @@ def test_an_erased_customer_is_new_again() -> None:
     learned = stream.learn(log)
     assert learned.status.tolist() == [APPLIED, APPLIED, ERASED]
     assert stream.blobs == {}
-    assert recomputed([log]).customers == {}
+    assert recomputed([log], JOURNEY).customers == {}
     again = events({"event_id": 5, "offset": 9})
     assert stream.learn(again).status.tolist() == [APPLIED]
-    assert stream.blobs == {1: recomputed([log, again]).customers[1].blob()}
+    assert stream.blobs == {1: recomputed([log, again], JOURNEY).customers[1].blob()}
