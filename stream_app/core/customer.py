@@ -97,3 +97,12 @@ def keep_books(user: Row, event: Row) -> None:
         at = index_of(user.bought_item, user.bought_n, event.item)
         if at >= 0:
             user.bought_n = drop_at(user.bought_item, user.bought_n, at)
+
+
+@kernel
+def note_event(user: Row, event: Row) -> None:
+    """What every event of a customer leaves behind."""
+    user.last_ts = max(user.last_ts, event.ts)
+    user.events += 1
+    user.offset = event.offset
+    user.anonymous = event.anonymous

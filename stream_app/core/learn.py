@@ -17,6 +17,7 @@ from stream_app.core.customer import (
     decay_vector,
     keep_books,
     note_category,
+    note_event,
 )
 from stream_app.core.jit import kernel, signed
 from stream_app.core.journey import Plan, apply_timeout, next_timeout, pass_time, take_step
@@ -260,10 +261,7 @@ def learn_events(
         if event.item != 0 and weight != 0.0:
             add_to_vector(user, event.item, weight)
         _take_step(user, part, event, returning, plan)
-        user.last_ts = max(user.last_ts, event.ts)
-        user.events += 1
-        user.offset = event.offset
-        user.anonymous = event.anonymous
+        note_event(user, event)
         part.applied += 0 if one_more else 1
     return n
 
