@@ -16,7 +16,7 @@ KINDS = (
     ("public similar", b"similar:"),
     ("public profile", b"profile:"),
 )
-_TOOLS = (b"accounts", b"top")  # ids of our own beside customers and items
+_TOOLS = (b"accounts", b"top", b"trends")  # ids of our own beside customers and items
 _ID_BYTES = 8
 
 

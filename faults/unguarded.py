@@ -8,13 +8,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from stream_app import relating
 from stream_app.adapters import redis_commit
 from stream_app.adapters.lanes import Lane, Ticket
 from stream_app.codec import Transitions
-from stream_app.core.learn import TRANSITION
 from stream_app.pipeline import Learn
 from stream_app.ports import Claim, Commit, RawBatch
 from stream_app.publishing import Publisher
@@ -56,8 +53,7 @@ def watermark() -> None:
             last = int(message.rows["offset"].max(initial=-1))
             meta.watermarks[message.source_partition] = last
             meta.applied += 1
-        rows = [message.rows for message in messages]
-        return np.concatenate(rows) if rows else np.zeros(0, TRANSITION)
+        return relating.fresh_of([m.rows for m in messages], [m.snapshots for m in messages])
 
     relating._unseen = all_of_it  # type: ignore[assignment]
 

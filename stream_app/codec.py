@@ -1,6 +1,7 @@
 """Wire formats of our own making: transitions for RELATE, the outbox, and the public JSON."""
 
 import struct
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,10 +11,16 @@ import orjson
 from numpy.typing import NDArray
 
 from stream_app.core.learn import TRANSITION
+from stream_app.core.neighbourhood import SNAPSHOT
 from stream_app.errors import EventRejected, SchemaUnknown
 
-_MAGIC = b"SAT1"
-_HEAD = struct.Struct("<4sIII")  # magic, source partition, rows, names
+_MAGIC = b"SAT2"
+_HEAD = struct.Struct("<4sIIIII")  # magic, source partition, rows, snapshots, names, segments
+_MAGIC_1 = b"SAT1"
+_HEAD_1 = struct.Struct("<4sIII")  # magic, source partition, rows, names
+_TRANSITION_1 = np.dtype(
+    [("item", "u8"), ("previous", "u8", (3,)), ("ts", "f8"), ("offset", "i8"), ("weight", "f8")]
+)
 OUTBOX_SCHEMA = 1
 
 
@@ -23,17 +30,27 @@ class Transitions(NamedTuple):
     source_partition: int
     rows: NDArray[np.void]  # (n,) TRANSITION, rising by source offset
     names: list[str]  # item ids as text, for items that may be new
+    snapshots: NDArray[np.void] = np.zeros(0, SNAPSHOT)  # (m,) SNAPSHOT, rising by source offset
+    segments: Sequence[str] = ()  # of these rows, as text
 
 
 def encode_transitions(message: Transitions) -> bytes:
-    """One ``cooccurrence`` record. The ids of ``names`` are their stable hashes."""
-    names = [name.encode("utf-8", "surrogatepass") for name in message.names]
+    """One ``cooccurrence`` record. Ids of ``names`` and ``segments`` are their stable hashes."""
+    texts = [text.encode("utf-8", "surrogatepass") for text in (*message.names, *message.segments)]
     return b"".join(
         (
-            _HEAD.pack(_MAGIC, message.source_partition, len(message.rows), len(names)),
+            _HEAD.pack(
+                _MAGIC,
+                message.source_partition,
+                len(message.rows),
+                len(message.snapshots),
+                len(message.names),
+                len(message.segments),
+            ),
             message.rows.tobytes(),
-            np.array([len(name) for name in names], np.uint16).tobytes(),
-            *names,
+            message.snapshots.tobytes(),
+            np.array([len(text) for text in texts], np.uint16).tobytes(),
+            *texts,
         )
     )
 
@@ -45,24 +62,42 @@ def decode_transitions(value: bytes | None) -> Transitions:
     >>> decode_transitions(encode_transitions(Transitions(3, rows, ["sku-1"]))).names
     ['sku-1']
     """
+    if value is not None and value[:4] == _MAGIC_1:
+        value = _as_of_now(value)
     if value is None or len(value) < _HEAD.size or value[:4] != _MAGIC:
         raise EventRejected("malformed", "not a transitions record of this release")
-    _, source, rows_n, names_n = _HEAD.unpack_from(value)
-    at = _HEAD.size
-    rows_end = at + rows_n * TRANSITION.itemsize
-    names_at = rows_end + 2 * names_n
-    if len(value) < names_at:
+    _, source, rows_n, snapshots_n, names_n, segments_n = _HEAD.unpack_from(value)
+    rows_end = _HEAD.size + rows_n * TRANSITION.itemsize
+    sizes_at = rows_end + snapshots_n * SNAPSHOT.itemsize
+    texts_at = sizes_at + 2 * (names_n + segments_n)
+    if len(value) < texts_at:
         raise EventRejected("malformed", f"{len(value)} bytes for {rows_n} rows")
-    rows = np.frombuffer(value[at:rows_end], TRANSITION)
-    ends = names_at + np.cumsum(np.frombuffer(value[rows_end:names_at], np.uint16), dtype=np.int64)
-    starts = [names_at, *ends.tolist()]
+    rows = np.frombuffer(value[_HEAD.size : rows_end], TRANSITION)
+    snapshots = np.frombuffer(value[rows_end:sizes_at], SNAPSHOT)
+    sizes = np.frombuffer(value[sizes_at:texts_at], np.uint16)
+    starts = [texts_at, *(texts_at + np.cumsum(sizes, dtype=np.int64)).tolist()]
     if starts[-1] != len(value):
         raise EventRejected("malformed", f"{len(value)} bytes, names end at {starts[-1]}")
     try:
-        names = [value[a:b].decode() for a, b in pairwise(starts)]
+        texts = [value[a:b].decode() for a, b in pairwise(starts)]
     except UnicodeDecodeError as exc:
         raise EventRejected("malformed", str(exc)) from exc
-    return Transitions(source, rows, names)
+    return Transitions(source, rows, texts[:names_n], snapshots, texts[names_n:])
+
+
+def _as_of_now(value: bytes) -> bytes:
+    """A record of the release before: without segments and snapshots."""
+    if len(value) < _HEAD_1.size:
+        raise EventRejected("malformed", f"{len(value)} bytes")
+    _, source, rows_n, names_n = _HEAD_1.unpack_from(value)
+    end = _HEAD_1.size + rows_n * _TRANSITION_1.itemsize
+    if len(value) < end:
+        raise EventRejected("malformed", f"{len(value)} bytes for {rows_n} rows")
+    before = np.frombuffer(value[_HEAD_1.size : end], _TRANSITION_1)
+    rows = np.zeros(rows_n, TRANSITION)
+    for name in before.dtype.names or ():
+        rows[name] = before[name]
+    return _HEAD.pack(_MAGIC, source, rows_n, 0, names_n, 0) + rows.tobytes() + value[end:]
 
 
 class ListsBlock(msgspec.Struct):

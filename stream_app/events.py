@@ -65,6 +65,7 @@ class EventBatch(NamedTuple):
     ``customers`` are public names. ``record_ts (n,) float64`` is when the records were made, 0
     where they do not say; ``data`` that of internal events, by row of ``events``. Events of one
     record follow each other and have its offset; ``ignored`` records have none.
+    ``segments`` are the channels and regions of the events, by their hash.
     """
 
     events: NDArray[np.void]
@@ -73,6 +74,7 @@ class EventBatch(NamedTuple):
     rejects: list[Reject]
     record_ts: NDArray[np.float64]
     data: dict[int, str]
+    segments: dict[int, str]
     ignored: int = 0
 
 
@@ -260,6 +262,7 @@ class EventDecoder:
         events["event_id"] = [
             0 if e.event_id is None else short_hash(_text(e.event_id)) for e in good
         ]
+        segments = self._segments(good, events)
         events["category"] = [0 if e.category is None else _category(e.category) for e in good]
         customers = [
             public_name(text, anonymous=unknown) if unknown or text[0] in "~=" else text
@@ -267,7 +270,22 @@ class EventDecoder:
         ]
         internal = np.flatnonzero(events["kind"] >= _INTERNAL_FROM).tolist()
         data = {row: good[row].sa_data or "" for row in internal}
-        return EventBatch(events, customers, items, rejects, record_ts, data)
+        return EventBatch(events, customers, items, rejects, record_ts, data, segments)
+
+    def _segments(self, good: Sequence[Event], events: NDArray[np.void]) -> dict[int, str]:
+        """Fill the segments of ``events``; returns their texts by hash."""
+        segments: dict[int, str] = {}
+        for k, field in enumerate(("channel", "region")):
+            texts = [getattr(e, field) for e in good]
+            if any(texts):
+                hashes = [self._segment_hash(text) for text in texts]
+                segments.update({key: text for text, key in zip(texts, hashes, strict=True) if key})
+                events["segment"][:, k] = hashes
+        return segments
+
+    def _segment_hash(self, text: object) -> int:
+        """Of a channel or region; 0, none, where it cannot be part of a public key."""
+        return short_hash(text) if type(text) is str and self._good_id(text) else 0
 
     def _item_hash(self, text: str) -> int:
         if not text:

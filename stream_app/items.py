@@ -10,12 +10,14 @@ from stream_app.core.model import LANDMARK_HALF_LIVES
 from stream_app.core.ranking import Lists, Popular
 from stream_app.core.render import Listed, listed, render_lists
 from stream_app.core.tables import ItemTables
+from stream_app.core.trending import ALL_NAME, SegmentCounts, Trend, decode_segments, trend_of
 from stream_app.errors import SchemaUnknown
 from stream_app.hashing import stable_hash
 from stream_app.ports import ITEMS, StateStore
 from stream_app.telemetry import SILENT, Telemetry
 
 TOP_ID = b"top"  # beside the items of a partition: its most popular ones
+SEGMENTS_ID = b"trends"  # and what is asked for by segment
 TOP_MAX = 200
 WANTED_MAX = 20_000
 READ_MAX = 2_048
@@ -67,6 +69,7 @@ class ItemReader:
     ) -> None:
         self.tables = tables
         self.tops: dict[int, Top] = {}
+        self.segments: dict[int, SegmentCounts] = {}
         self.owned: set[int] = set()  # RELATE keeps their tops itself
         self._store = store
         self._partitions = partitions
@@ -127,10 +130,25 @@ class ItemReader:
         if not others or now - self._tops_at < self._refresh_s:
             return
         self._tops_at = now
-        blobs = await self._store.load(ITEMS, others, [TOP_ID] * len(others))
-        for q, blob in zip(others, blobs, strict=True):
+        n = len(others)
+        blobs = await self._store.load(ITEMS, others * 2, [TOP_ID] * n + [SEGMENTS_ID] * n)
+        for q, top, segments in zip(others, blobs[:n], blobs[n:], strict=True):
             if q not in self.owned:
-                self.tops[q] = decode_top(blob)
+                self.read_tops(q, top, segments)
+
+    def read_tops(self, partition: int, top: bytes | None, segments: bytes | None) -> None:
+        """Take in what is stored of a partition's popular items."""
+        self.tops[partition] = decode_top(top)
+        self.segments[partition] = decode_segments(segments, self.tables.model)
+
+    def trend(self, segment: int, ts: float, size: int) -> Trend:
+        """What is asked for in a segment, by its hash; 0 is everybody."""
+        return trend_of(self.segments.values(), segment, ts, self.tables.model, size=size)
+
+    def segment_names(self) -> dict[str, int]:
+        """Hashes of all segments by name, ``all`` first."""
+        texts = {name: key for part in self.segments.values() for key, name in part.names.items()}
+        return {ALL_NAME: 0} | {name: texts[name] for name in sorted(texts) if name}
 
     def top(self, size: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
         """Ids and popularity of the most popular items of all partitions; ties by id."""

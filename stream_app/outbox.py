@@ -69,22 +69,24 @@ def pack_lists(
 
 
 def route_transitions(
-    transitions: NDArray[np.void], events: EventBatch, *, source: int, partitions: int
+    learned: Learned, events: EventBatch, *, source: int, partitions: int
 ) -> list[tuple[int, bytes]]:
     """One record for each partition that owns any of the items, with the names of its items."""
-    if not len(transitions):
+    transitions, snapshots = learned.transitions, learned.snapshots
+    if not len(transitions) and not len(snapshots):
         return []
     assert transitions.dtype == TRANSITION
     ids = np.concatenate((transitions["item"][:, None], transitions["previous"]), axis=1)
-    owner = (ids % np.uint64(partitions)).astype(np.int64)
-    owner[ids == 0] = -1
+    owner, told = _owners(ids, partitions), _owners(snapshots["item"], partitions)
     names = dict(zip(events.events["item"].tolist(), events.items, strict=True))
     routed = []
-    for q in np.unique(owner[owner >= 0]).tolist():
+    for q in np.union1d(owner[owner >= 0], told[told >= 0]).tolist():
         rows = transitions[(owner == q).any(axis=1)]
         mine = np.unique(ids[owner == q]).tolist()
         texts = [names[key] for key in mine if key in names]
-        routed.append((q, encode_transitions(Transitions(source, rows, texts))))
+        segments = [events.segments[key] for key in np.unique(rows["segment"]).tolist() if key]
+        about = snapshots[(told == q).any(axis=1)]
+        routed.append((q, encode_transitions(Transitions(source, rows, texts, about, segments))))
     return routed
 
 
@@ -107,6 +109,13 @@ def route_purchases(
         source=source,
         partitions=partitions,
     )
+
+
+def _owners(ids: NDArray[np.uint64], partitions: int) -> NDArray[np.int64]:
+    """The partition that owns each item, -1 for none."""
+    owner = (ids % np.uint64(partitions)).astype(np.int64)
+    owner[ids == 0] = -1
+    return owner
 
 
 def changed_profiles(

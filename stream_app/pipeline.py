@@ -288,7 +288,7 @@ class Learn:
             lists = pack_lists(ranked, node_ids, names, generated_at=self._clock())
         return Outbox(
             transitions=route_transitions(
-                learned.transitions,
+                learned,
                 events,
                 source=number,
                 partitions=self._settings.cooccurrence_partitions,

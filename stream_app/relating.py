@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 
 from stream_app.codec import Transitions, decode_transitions
 from stream_app.core.learn import TRANSITION
+from stream_app.core.model import PREVIOUS_MAX
+from stream_app.core.neighbourhood import SNAPSHOT
 from stream_app.core.ranking import Lists
-from stream_app.core.relate import owned_nodes, relate
+from stream_app.core.relate import owned_nodes, relate, relate_snapshots
 from stream_app.core.scoring import DIRECT, POPULAR
 from stream_app.core.similar import similar_items
 from stream_app.errors import EventRejected, SchemaUnknown
 from stream_app.events import Reject
-from stream_app.items import TOP_ID, TOP_MAX, ItemReader, Top, decode_top
+from stream_app.hashing import short_hash
+from stream_app.items import SEGMENTS_ID, TOP_ID, TOP_MAX, ItemReader, Top
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, Claim, Commit, Log, PublicStore, RawBatch, StateStore
 from stream_app.rejects import dead_letter
@@ -49,6 +52,28 @@ class Meta(msgspec.Struct):
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Meta).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What a batch says that was not merged yet: ``(n,) TRANSITION`` and ``(m,) SNAPSHOT``."""
+
+    rows: NDArray[np.void]
+    snapshots: NDArray[np.void]
+
+    def ids(self) -> NDArray[np.uint64]:
+        """All items: of each row the item and those before it, then those of the snapshots."""
+        moves = np.concatenate((self.rows["item"][:, None], self.rows["previous"]), axis=1)
+        ids: NDArray[np.uint64] = np.concatenate((moves.ravel(), self.snapshots["item"].ravel()))
+        return ids
+
+
+def fresh_of(rows: Sequence[NDArray[np.void]], snapshots: Sequence[NDArray[np.void]]) -> Fresh:
+    """The parts of several messages, one after the other."""
+    return Fresh(
+        np.concatenate([np.zeros(0, TRANSITION), *rows]),
+        np.concatenate([np.zeros(0, SNAPSHOT), *snapshots]),
+    )
 
 
 @dataclass(slots=True)
@@ -115,7 +140,7 @@ class Relate:
         meta.dead_lettered += len(rejects)
         meta.skipped += batch.next_offset - start - len(batch)
         pending = dict(owned.pending)
-        pending.update(dict.fromkeys(int.from_bytes(key, "little") for key, _ in writes[:-1]))
+        pending.update(dict.fromkeys(int.from_bytes(key, "little") for key, _ in writes[:-2]))
         writes.append((ACCOUNTS_ID, _accounts(meta, batch.next_offset)))
         step = Commit(
             owned.cursor,
@@ -135,11 +160,12 @@ class Relate:
         claim = await retrying(
             lambda: self._store.claim(ITEMS, partition, epoch_min=epoch_min), "claiming items"
         )
-        top = await retrying(
-            lambda: self._store.load(ITEMS, [partition], [TOP_ID]), "reading popularity"
+        tops = await retrying(
+            lambda: self._store.load(ITEMS, [partition] * 2, [TOP_ID, SEGMENTS_ID]),
+            "reading popularity",
         )
         self._items.tables.forget(partition, self._partitions)
-        self._items.tops[partition] = decode_top(top[0])
+        self._items.read_tops(partition, *tops)
         self._items.owned.add(partition)
         pending = np.frombuffer(claim.outbox, np.uint64).tolist()
         self.owned[partition] = Owned(
@@ -196,13 +222,13 @@ class Relate:
             lambda: self._public.put_values([("trending:all", text)]), "writing what is trending"
         )
 
-    async def _load(self, partition: int, rows: NDArray[np.void]) -> None:
-        """Bring the authoritative tables of the partition's items in ``rows`` into memory."""
+    async def _load(self, partition: int, fresh: Fresh) -> None:
+        """Bring the authoritative tables of the partition's items in ``fresh`` into memory."""
         tables = self._items.tables
         if tables.full():  # once: a batch with more items than are kept must come to its end
             tables.clear()
         while True:
-            at = tables.ensure(_ids(rows).ravel())
+            at = tables.ensure(fresh.ids())
             mine = owned_nodes(tables, at, partition=partition, partitions=self._partitions)
             node = tables.nodes[mine]
             missing = tables.nodes["id"][mine[(node["authority"] == 0) | (node["row"] < 0)]]
@@ -221,19 +247,24 @@ class Relate:
     def _merge(
         self,
         partition: int,
-        rows: NDArray[np.void],
+        fresh: Fresh,
         messages: Sequence[Transitions],
         meta: Meta,
     ) -> list[tuple[bytes, bytes]]:
         """Merge and return what to commit: the blobs of the changed items, last the popularity."""
-        tables = self._items.tables
+        tables, rows = self._items.tables, fresh.rows
         for message in messages:
             self._items.learn_names(message.names)
-        ids = _ids(rows)  # none when all was seen before, or is malformed
-        at = tables.ensure(ids.ravel()).reshape(ids.shape)
-        mine = owned_nodes(tables, at, partition=partition, partitions=self._partitions)
+        all_at = tables.ensure(fresh.ids())  # none when all was seen before, or is malformed
+        at = all_at[: rows.size * (1 + PREVIOUS_MAX)].reshape(-1, 1 + PREVIOUS_MAX)
+        owner = {"partition": partition, "partitions": self._partitions}
+        mine = owned_nodes(tables, all_at, **owner)
         tables.ensure_rows(mine)
-        relate(tables, rows, at, partition=partition, partitions=self._partitions)
+        relate(tables, rows, at, **owner)
+        relate_snapshots(tables, fresh.snapshots, **owner)
+        segments = self._items.segments[partition]
+        texts = {short_hash(text): text for message in messages for text in message.segments}
+        segments.add(rows, texts, **owner)
         if len(rows):
             meta.last_ts = max(meta.last_ts, float(rows["ts"].max()))
         meta.transitions += len(rows)
@@ -242,7 +273,8 @@ class Relate:
         top = self._top(partition, mine)
         self._items.tops[partition] = top
         keys = [key.tobytes() for key in tables.nodes["id"][mine]]
-        return [*zip(keys, tables.encode(mine), strict=True), (TOP_ID, top.encode())]
+        own = [(TOP_ID, top.encode()), (SEGMENTS_ID, segments.encode())]
+        return [*zip(keys, tables.encode(mine), strict=True), *own]
 
     def _top(self, partition: int, changed: NDArray[np.int64]) -> Top:
         """The partition's most popular items after ``changed`` ones were merged."""
@@ -276,11 +308,6 @@ class Relate:
         ]
 
 
-def _ids(rows: NDArray[np.void]) -> NDArray[np.uint64]:
-    ids: NDArray[np.uint64] = np.concatenate((rows["item"][:, None], rows["previous"]), axis=1)
-    return ids
-
-
 def _decode(batch: RawBatch) -> tuple[list[Transitions], list[Reject]]:
     messages, rejects = [], []
     for row, value in enumerate(batch.values):
@@ -291,19 +318,22 @@ def _decode(batch: RawBatch) -> tuple[list[Transitions], list[Reject]]:
     return messages, rejects
 
 
-def _unseen(messages: Sequence[Transitions], meta: Meta) -> NDArray[np.void]:
+def _unseen(messages: Sequence[Transitions], meta: Meta) -> Fresh:
     """Rows above the watermarks, which they raise: a republished or replayed batch adds nothing."""
-    fresh = []
+    rows, snapshots = [], []
     for message in messages:
         seen = meta.watermarks.get(message.source_partition, -1)
-        rows = message.rows[message.rows["offset"] > seen]
-        if len(rows):
-            meta.watermarks[message.source_partition] = int(rows["offset"].max())
+        new = message.rows[message.rows["offset"] > seen]
+        told = message.snapshots[message.snapshots["offset"] > seen]
+        if len(new) or len(told):
+            last = max(new["offset"].max(initial=-1), told["offset"].max(initial=-1))
+            meta.watermarks[message.source_partition] = int(last)
             meta.applied += 1
-            fresh.append(rows)
+            rows.append(new)
+            snapshots.append(told)
         else:
             meta.repeated += 1
-    return np.concatenate(fresh) if fresh else np.zeros(0, TRANSITION)
+    return fresh_of(rows, snapshots)
 
 
 def _decode_meta(blob: bytes) -> Meta:

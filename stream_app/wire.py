@@ -14,6 +14,7 @@ class Event(msgspec.Struct):
     event_id: str | int | None = None
     channel: str | None = None
     category: object = None  # text or a number; any other shape says nothing
+    region: object = None
     quantity: float | None = None
     price: float | None = None
     rating: float | None = None

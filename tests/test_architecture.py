@@ -51,7 +51,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy orjson",
     ),
     "relating": (
-        "errors ports settings events codec core items pipeline rejects retrying telemetry",
+        "errors ports settings events codec core hashing items pipeline rejects retrying telemetry",
         "numpy orjson msgspec",
     ),
     "following": ("errors events ports rejects retrying settings", "orjson"),

@@ -26,8 +26,10 @@ from stream_app.core.model import (
     KIND,
     KIND_WEIGHTS,
     PREVIOUS_MAX,
+    SEGMENTS_OF_EVENT,
     Model,
 )
+from stream_app.core.neighbourhood import SNAPSHOT, forget_customer, snapshot_due, take_snapshot
 from stream_app.core.revisits import Recent, learn_revisits, new_recent, recent_items
 from stream_app.core.sampling import Sample, keep, new_sample
 from stream_app.core.state import new_users
@@ -44,6 +46,7 @@ EVENT = np.dtype(
         ("session", "u4"),
         ("event_id", "u4"),
         ("category", "u4"),
+        ("segment", "u4", (SEGMENTS_OF_EVENT,)),  # hashes of channel and region
         ("kind", "u1"),
         ("anonymous", "u1"),
     ],
@@ -58,6 +61,7 @@ TRANSITION = np.dtype(
         ("ts", "f8"),
         ("offset", "i8"),  # of the event in its clickstream partition
         ("weight", "f8"),
+        ("segment", "u4", (SEGMENTS_OF_EVENT,)),  # those of the event, 0 = none
     ],
     align=True,
 )
@@ -73,12 +77,14 @@ _INTERNAL = KIND[INTERNAL[0]]
 class Learned(NamedTuple):
     """``status`` and ``timers`` (events,) uint8, ``transitions`` (n,) TRANSITION in event order.
 
+    ``snapshots (m,) SNAPSHOT`` are what items are told about their customers, in event order too.
     ``timers`` is the row of the time-out that an internal event made known, NO_TIMER elsewhere.
     ``probes (p,) USER`` are customers as they were before the events ``probed (p,)``.
     """
 
     status: NDArray[np.uint8]
     transitions: NDArray[np.void]
+    snapshots: NDArray[np.void]
     timers: NDArray[np.uint8]
     probes: NDArray[np.void]
     probed: NDArray[np.int64]
@@ -142,6 +148,7 @@ def _retract(user: Row, event: Row, weight: float, out: NDArray[np.void], n: int
             out[n].ts = float(user.ring_ts[k])
             out[n].offset = event.offset
             out[n].weight = weight
+            out[n].segment[:] = event.segment
             user.ring_kind[k] = _VIEW | (user.ring_kind[k] & FIRST_OF_SESSION)  # taken back once
             return n + 1
     return n
@@ -158,6 +165,7 @@ def _transition(user: Row, event: Row, weight: float, out: Row) -> None:
     out.ts = event.ts
     out.offset = event.offset
     out.weight = weight
+    out.segment[:] = event.segment
 
 
 @kernel
@@ -210,6 +218,7 @@ def learn_events(
     timers: NDArray[np.uint8],
     sample: Sample,
     out: NDArray[np.void],
+    snapshots: NDArray[np.void],
 ) -> int:
     """Apply ``events`` in order to ``users[rows]``; returns how many transitions are in ``out``."""
     recent = new_recent()
@@ -224,6 +233,7 @@ def learn_events(
             part.rejected += 0 if one_more else 1
             continue
         if event.kind == _ERASE:
+            forget_customer(user, event.offset, snapshots[e])
             users[rows[e]] = blank[0]
             users[rows[e]].id = event.customer
             status[e] = ERASED
@@ -248,6 +258,8 @@ def learn_events(
         )
         keep_books(user, event)
         if event.item != 0 and weight > 0.0:
+            if user.session_n == 0:
+                take_snapshot(user, event.ts, event.offset, snapshots[e])
             if learn_globals and user.session_n > 0:
                 part.transitions += 1.0
                 if user.ring_item[signed(user.ring_n) - 1] == event.item:
@@ -260,6 +272,8 @@ def learn_events(
             n = _retract(user, event, weight, out, n)
         if event.item != 0 and weight != 0.0:
             add_to_vector(user, event.item, weight)
+            if weight > 0.0 and snapshot_due(user):
+                take_snapshot(user, event.ts, event.offset, snapshots[e])
         _take_step(user, part, event, returning, plan)
         note_event(user, event)
         part.applied += 0 if one_more else 1
@@ -283,6 +297,7 @@ def learn(
     """
     status, timers = np.zeros(len(events), np.uint8), np.full(len(events), NO_TIMER, np.uint8)
     out = np.zeros(len(events), TRANSITION)
+    snapshots = np.zeros(len(events), SNAPSHOT)
     sample = new_sample(events["offset"], wanted=learn_globals)
     n = learn_events(
         users,
@@ -298,5 +313,7 @@ def learn(
         timers,
         sample,
         out,
+        snapshots,
     )
-    return Learned(status, out[:n], timers, *sample.kept())
+    told = snapshots[snapshots["item"][:, 0] != 0]
+    return Learned(status, out[:n], told, timers, *sample.kept())

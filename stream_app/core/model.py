@@ -60,6 +60,7 @@ CONTEXT_MAX = 6  # distinct recent items that candidates are drawn from
 RING_MAX = 16  # recent item events kept per customer
 SEEN_MAX = 16  # recent event ids kept per customer, for de-duplication
 VECTOR_MAX = 12  # entries of the sparse user vector
+SEGMENTS_OF_EVENT = 2  # channel and region
 CART_MAX = 10
 BOUGHT_MAX = 10
 FEATURES_MAX = 16  # of a customer, as sampled for a prediction that is not yet resolved
@@ -76,6 +77,8 @@ class Model(NamedTuple):
     pair_half_life_s: float = 21 * 86400.0
     popularity_half_life_s: float = 2 * 86400.0 * 0.6931471805599453
     vector_half_life_s: float = 30 * 86400.0
+    trend_short_s: float = 3600.0  # half-lives: what is asked for now, and usually
+    trend_long_s: float = 86400.0
     distance_power: float = 1.5
     neighbours_max: int = 50
     context_decay: float = 0.9

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.jit import kernel, signed
 from stream_app.core.model import PREVIOUS_MAX, Model
+from stream_app.core.neighbourhood import merge_snapshots
 from stream_app.core.tables import ItemTables
 
 
@@ -169,4 +170,20 @@ def relate(
         tables.forward,
         tables.backward,
         tables.filled,
+    )
+
+
+def relate_snapshots(
+    tables: ItemTables, snapshots: NDArray[np.void], *, partition: int, partitions: int
+) -> None:
+    """Tell the partition's items about customers; their tables must be in memory and known."""
+    merge_snapshots(
+        snapshots,
+        partition,
+        partitions,
+        tables.keys,
+        tables.slots,
+        tables.nodes,
+        tables.fans.reshape(-1),
+        tables.fans_n,
     )

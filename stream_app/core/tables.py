@@ -5,7 +5,6 @@ writer, and a bounded cache of the others, which LEARN reads.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +12,27 @@ from numpy.typing import NDArray
 from stream_app.core.item_index import NODE, ensure_ids, lookup_ids, reinsert_all, select_stale
 from stream_app.core.item_names import ItemNames
 from stream_app.core.jit import kernel
+from stream_app.core.landmarks import (
+    GROWTH_STEPS_MAX,
+    factor_of,
+    factors_of,
+    growth_of,
+    landmark_of,
+    ranges,
+)
 from stream_app.core.model import LANDMARK_HALF_LIVES, Model
+from stream_app.core.neighbourhood import FAN, FANS_MAX
 from stream_app.errors import SchemaUnknown
 
-ITEM_SCHEMA = 1
+ITEM_SCHEMA = 2
+_SCHEMA_WITHOUT_FANS = 1  # reads as one whose number of fans is 0
 UNKNOWN = -1
 
 # All fields of the blob stand on 8-byte bounds, so that a run of blobs reads as one array.
 ITEM = np.dtype(
     [
         ("schema", "u1"),
-        ("reserved", "u1"),
+        ("fans_n", "u1"),
         ("neighbours_n", "u2"),
         ("name_bytes", "u2"),
         ("padding", "u2"),
@@ -38,7 +47,10 @@ ITEM = np.dtype(
 )
 NEIGHBOUR = np.dtype([("id", "u8"), ("forward", "f4"), ("backward", "f4")])
 _PAIR_SUMS = ("mass", "out", "repeats", "found")  # decayed with the half-life of pairs
-_GROWTH_STEPS_MAX = 1000.0  # tables that have learned nothing yet stand at landmark 0, in 1970
+_BY_ROW = (
+    *("neighbour", "forward", "backward", "filled", "row_node", "row_used"),
+    *("fans", "fans_n"),
+)
 _HEADER_WORDS = ITEM.itemsize // 8
 _ENTRY_WORDS = NEIGHBOUR.itemsize // 8
 
@@ -86,10 +98,15 @@ class ItemTables:
         self.pair_landmark = 0
         self.popularity_landmark = 0
         self.tick = 0
+        self.generation = 0
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything, as after losing ownership or when ``nodes_max`` is reached."""
+        """Forget everything, as after losing ownership or when ``nodes_max`` is reached.
+
+        ``generation`` rises: node numbers kept from before mean nothing any more.
+        """
+        self.generation += 1
         width = self.model.neighbours_max
         self.nodes = np.zeros(1024, NODE)
         self.nodes_n = 0
@@ -100,6 +117,8 @@ class ItemTables:
         self.forward = np.zeros((256, width), np.float32)
         self.backward = np.zeros((256, width), np.float32)
         self.filled = np.zeros(256, np.int32)
+        self.fans = np.zeros((256, FANS_MAX), FAN)
+        self.fans_n = np.zeros(256, np.uint8)
         self.row_node = np.full(256, -1, np.int64)
         self.row_used = np.zeros(256, np.int64)
         self.free_rows = list(range(255, -1, -1))
@@ -115,28 +134,28 @@ class ItemTables:
 
     def _move(self, pair: int, popularity: int) -> None:
         if pair > self.pair_landmark:
-            factor = _factor(self.pair_landmark - pair)
+            factor = factor_of(self.pair_landmark - pair)
             for name in _PAIR_SUMS:
                 self.nodes[name] *= factor
             self.forward *= np.float32(factor)
             self.backward *= np.float32(factor)
             self.pair_landmark = pair
         if popularity > self.popularity_landmark:
-            self.nodes["popularity"] *= _factor(self.popularity_landmark - popularity)
+            self.nodes["popularity"] *= factor_of(self.popularity_landmark - popularity)
             self.popularity_landmark = popularity
 
     def growth(self, ts: float) -> float:
         """What a weight of one at ``ts`` counts in the units of masses and neighbour tables."""
-        return _growth(ts, self.pair_landmark, self.model.pair_half_life_s)
+        return growth_of(ts, self.pair_landmark, self.model.pair_half_life_s)
 
     def growths(self, ts: NDArray[np.float64]) -> NDArray[np.float64]:
         """:meth:`growth` of ``(n,)`` times."""
         steps = ts / self.model.pair_half_life_s - LANDMARK_HALF_LIVES * self.pair_landmark
-        return np.exp2(np.minimum(steps, _GROWTH_STEPS_MAX))
+        return np.exp2(np.minimum(steps, GROWTH_STEPS_MAX))
 
     def popularity_growth(self, ts: float) -> float:
         """What a weight of one at ``ts`` counts in the units of popularity."""
-        return _growth(ts, self.popularity_landmark, self.model.popularity_half_life_s)
+        return growth_of(ts, self.popularity_landmark, self.model.popularity_half_life_s)
 
     # -- nodes and rows ----------------------------------------------------------------------
 
@@ -186,11 +205,12 @@ class ItemTables:
             self.row_node[row] = node
             self.row_used[row] = self.tick
             self.filled[row] = 0
+            self.fans_n[row] = 0
 
     def _grow_rows(self, more: int) -> None:
         old = len(self.filled)
         new = max(2 * old, old + more)
-        for name in ("neighbour", "forward", "backward", "filled", "row_node", "row_used"):
+        for name in _BY_ROW:
             array = getattr(self, name)
             grown = np.zeros((new, *array.shape[1:]), array.dtype)
             grown[:old] = array
@@ -234,7 +254,7 @@ class ItemTables:
         rows = self.nodes["row"][nodes]
         rows = rows[rows >= 0]
         counts = self.filled[rows].astype(np.int64)
-        found = np.unique(self.neighbour[np.repeat(rows, counts), _ranges(counts)])
+        found = np.unique(self.neighbour[np.repeat(rows, counts), ranges(counts)])
         unknown = found[self.nodes["known"][found] == 0][:limit]
         ids: NDArray[np.uint64] = self.nodes["id"][unknown]
         return ids
@@ -258,6 +278,7 @@ class ItemTables:
         for name in (*_PAIR_SUMS, "popularity"):
             self.nodes[name][absent] = 0.0
         self.filled[self.nodes["row"][absent]] = 0
+        self.fans_n[self.nodes["row"][absent]] = 0
         self.nodes["known"][nodes] = 1
         self.nodes["loaded_at"][nodes] = now
         if present:
@@ -271,21 +292,21 @@ class ItemTables:
         sizes = np.array([len(blob) for blob in blobs], np.int64)
         starts = (np.cumsum(sizes) - sizes) // 8
         header = np.frombuffer(b"".join([blob[: ITEM.itemsize] for blob in blobs]), ITEM)
-        if (header["schema"] != ITEM_SCHEMA).any():
+        if not np.isin(header["schema"], (_SCHEMA_WITHOUT_FANS, ITEM_SCHEMA)).all():
             raise SchemaUnknown(
                 f"item state has schemas {sorted(set(header['schema'].tolist()))}, this release"
                 f" reads {ITEM_SCHEMA}: run the release that wrote it, or newer"
             )
         # Blobs of the future move our landmarks; older ones are rescaled, exactly.
         self._move(int(header["pair_landmark"].max()), int(header["popularity_landmark"].max()))
-        factor = _factors(header["pair_landmark"] - self.pair_landmark)
+        factor = factors_of(header["pair_landmark"] - self.pair_landmark)
         for name in _PAIR_SUMS:
             self.nodes[name][nodes] = header[name] * factor
-        self.nodes["popularity"][nodes] = header["popularity"] * _factors(
+        self.nodes["popularity"][nodes] = header["popularity"] * factors_of(
             header["popularity_landmark"] - self.popularity_landmark
         )
         counts = np.minimum(header["neighbours_n"], self.model.neighbours_max).astype(np.int64)
-        entry = np.repeat(starts + _HEADER_WORDS, counts) + _ENTRY_WORDS * _ranges(counts)
+        entry = np.repeat(starts + _HEADER_WORDS, counts) + _ENTRY_WORDS * ranges(counts)
         neighbour_nodes = self.ensure(words[entry])
         _unpack(
             words,
@@ -301,15 +322,24 @@ class ItemTables:
             self.backward,
             self.filled,
         )
-        for node, blob, n, size in zip(
-            nodes.tolist(),
-            blobs,
-            header["neighbours_n"].tolist(),
-            header["name_bytes"].tolist(),
-            strict=True,
+        self._decode_tails(nodes, blobs, header)
+
+    def _decode_tails(
+        self, nodes: NDArray[np.int64], blobs: list[bytes], header: NDArray[np.void]
+    ) -> None:
+        """What follows the neighbours: fans, and the item's id as text."""
+        columns = ("neighbours_n", "fans_n", "name_bytes")
+        rows = self.nodes["row"][nodes].tolist()
+        for node, row, blob, n, fans_n, size in zip(
+            nodes.tolist(), rows, blobs, *(header[name].tolist() for name in columns), strict=True
         ):
+            at = ITEM.itemsize + n * NEIGHBOUR.itemsize
+            kept = min(fans_n, FANS_MAX)
+            self.fans_n[row] = kept
+            if kept:
+                self.fans[row, :kept] = np.frombuffer(blob, FAN, fans_n, at)[-kept:]
             if not self.names[node]:
-                at = ITEM.itemsize + n * NEIGHBOUR.itemsize
+                at += fans_n * FAN.itemsize
                 self.names.set(node, blob[at : at + size].decode())
 
     def encode(self, nodes: NDArray[np.int64]) -> list[bytes]:
@@ -319,6 +349,7 @@ class ItemTables:
         header = np.zeros(len(nodes), ITEM)
         header["schema"] = ITEM_SCHEMA
         header["neighbours_n"] = self.filled[node["row"]]
+        header["fans_n"] = self.fans_n[node["row"]]
         header["pair_landmark"] = self.pair_landmark
         header["popularity_landmark"] = self.popularity_landmark
         for name in (*_PAIR_SUMS, "popularity"):
@@ -327,51 +358,23 @@ class ItemTables:
         header["name_bytes"] = [len(name) for name in names]
         counts = header["neighbours_n"].astype(np.int64)
         row = np.repeat(node["row"].astype(np.int64), counts)
-        column = _ranges(counts)
+        column = ranges(counts)
         entries = np.empty(len(row), NEIGHBOUR)
         entries["id"] = self.nodes["id"][self.neighbour[row, column]]
         entries["forward"] = self.forward[row, column]
         entries["backward"] = self.backward[row, column]
+        used = np.arange(FANS_MAX) < header["fans_n"][:, None]
+        fans = self.fans[node["row"]][used].tobytes()
         heads, body = header.tobytes(), entries.tobytes()
         blobs = []
-        at = 0
-        for k, (n, text) in enumerate(zip(counts.tolist(), names, strict=True)):
+        at, fan_at = 0, 0
+        for k, (n, fans_n, text) in enumerate(
+            zip(counts.tolist(), header["fans_n"].tolist(), names, strict=True)
+        ):
             end = at + n * NEIGHBOUR.itemsize
+            fan_end = fan_at + fans_n * FAN.itemsize
+            head = heads[k * ITEM.itemsize : (k + 1) * ITEM.itemsize]
             padding = b"\0" * (-len(text) % 8)
-            blobs.append(
-                heads[k * ITEM.itemsize : (k + 1) * ITEM.itemsize] + body[at:end] + text + padding
-            )
-            at = end
+            blobs.append(b"".join((head, body[at:end], fans[fan_at:fan_end], text, padding)))
+            at, fan_at = end, fan_end
         return blobs
-
-
-def landmark_of(ts: float, half_life_s: float) -> int:
-    """The landmark step that ``ts`` lies in.
-
-    >>> landmark_of(33.0, half_life_s=1.0)
-    2
-    """
-    return int(ts // (LANDMARK_HALF_LIVES * half_life_s))
-
-
-def _growth(ts: float, landmark: int, half_life_s: float) -> float:
-    steps = ts / half_life_s - LANDMARK_HALF_LIVES * landmark
-    return float(2.0 ** min(steps, _GROWTH_STEPS_MAX))
-
-
-def _factor(steps: int) -> float:
-    return float(2.0 ** max(LANDMARK_HALF_LIVES * steps, -1000))
-
-
-def _factors(steps: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    return np.ldexp(1.0, np.maximum(LANDMARK_HALF_LIVES * steps.astype(np.int64), -1000))
-
-
-def _ranges(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``0..counts[0]-1, 0..counts[1]-1, ...`` in one array.
-
-    >>> _ranges(np.array([2, 0, 3])).tolist()
-    [0, 1, 0, 1, 2]
-    """
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)

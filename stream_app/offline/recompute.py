@@ -123,7 +123,9 @@ class Customers:
         self.applied = 0
         self.rejected = 0
         self.next_steps: Counter[tuple[int, int]] = Counter()
-        self._moves: list[tuple[int, tuple[int, ...], float, int, float]] = []
+        self._moves: list[
+            tuple[int, tuple[int, ...], float, int, float, tuple[int, ...]]
+        ] = []  # the columns of TRANSITION
 
     def apply(self, events: NDArray[np.void], names: Sequence[str] | None = None) -> None:
         """Apply ``(n,) EVENT`` records in the order of the log, of customers with ``names``."""
@@ -137,8 +139,8 @@ class Customers:
     def transitions(self) -> NDArray[np.void]:
         """``(n,) TRANSITION``: what the events since the last call say about items."""
         rows = np.zeros(len(self._moves), TRANSITION)
-        for k, (item, previous, ts, offset, weight) in enumerate(self._moves):
-            rows[k] = (item, (*previous, 0, 0, 0)[:PREVIOUS_MAX], ts, offset, weight)
+        for k, (item, previous, *others) in enumerate(self._moves):
+            rows[k] = (item, (*previous, 0, 0, 0)[:PREVIOUS_MAX], *others)
         self._moves = []
         return rows
 
@@ -160,6 +162,7 @@ class Customers:
         session: int,
         event_id: int,
         category: int,
+        segment: Sequence[int],
         kind_number: int,
         anonymous: int,
     ) -> None:
@@ -184,7 +187,7 @@ class Customers:
         _books(who, kind, item, value, ts)
         if item and weight > 0:
             nearest = tuple(session_items[::-1][:PREVIOUS_MAX])
-            self._moves.append((item, nearest, ts, offset, weight))
+            self._moves.append((item, nearest, ts, offset, weight, tuple(segment)))
             who.visits = [*who.visits, Visit(item, ts, kind, not session_items)][-RING_MAX:]
             who.in_session = min(who.in_session + 1, RING_MAX)
             who.session_events = min(who.session_events + 1, 65_535)
@@ -192,7 +195,7 @@ class Customers:
                 run = who.category_views if category == who.category else 0
                 who.category, who.category_views = category, min(run + 1, 255)
         elif item and weight < 0:
-            self._take_back(who, kind, item, offset, weight)
+            self._take_back(who, kind, item, offset, weight, tuple(segment))
         if item and weight:
             _like(who, item, weight)
         self._step(
@@ -263,13 +266,22 @@ class Customers:
             self.next_steps[who.step, step] += 1
             who.previous_step, who.step, who.entered_at = who.step, step, ts
 
-    def _take_back(self, who: Customer, kind: str, item: int, offset: int, weight: float) -> None:
+    def _take_back(
+        self,
+        who: Customer,
+        kind: str,
+        item: int,
+        offset: int,
+        weight: float,
+        segment: tuple[int, ...],
+    ) -> None:
         for at in reversed(range(len(who.visits))):
             visit = who.visits[at]
             if (visit.item, visit.kind) == (item, _TAKES_BACK[kind]):
                 begin = max(k for k in range(at + 1) if who.visits[k].opens or k == 0)
                 before = [v.item for v in who.visits[begin:at]][::-1][:PREVIOUS_MAX]
-                self._moves.append((item, tuple(before), float(int(visit.ts)), offset, weight))
+                move = (item, tuple(before), float(int(visit.ts)), offset, weight, segment)
+                self._moves.append(move)
                 visit.kind = "view"
                 return
 

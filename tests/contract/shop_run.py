@@ -20,7 +20,7 @@ from stream_app.codec import decode_transitions
 from stream_app.composition import Stages, compose
 from stream_app.core.tables import ITEM
 from stream_app.events import EventDecoder
-from stream_app.items import TOP_ID
+from stream_app.items import SEGMENTS_ID, TOP_ID
 from stream_app.journeys import load_journey
 from stream_app.offline.recompute import Customers
 from stream_app.offline.recompute_items import ItemPartition, Masses
@@ -324,5 +324,5 @@ async def outcome(run: Run) -> dict[str, Any]:
             result[f"rec:{name}"] = lists
     for q in range(ITEM_PARTITIONS):
         result[f"items {q}"] = await stored_items(run, q)
-        result[f"top {q}"] = await run.state.load(ITEMS, [q], [TOP_ID])
+        result[f"top {q}"] = await run.state.load(ITEMS, [q, q], [TOP_ID, SEGMENTS_ID])
     return result

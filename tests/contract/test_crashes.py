@@ -6,14 +6,12 @@ The end must equal that of an undisturbed run bit for bit: customers, items, lis
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 
 from stream_app import relating
 from stream_app.adapters.memory import MemoryPublic, MemoryStore
 from stream_app.codec import Transitions
 from stream_app.composition import Stages
-from stream_app.core.learn import TRANSITION
 from stream_app.embedded import ValkeyServer
 from stream_app.errors import Fenced, LogUnavailable, StoreUnavailable
 from stream_app.ports import (
@@ -284,8 +282,7 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def _everything(messages: Sequence[Transitions], meta: relating.Meta) -> Any:
     meta.applied += len(messages)
-    rows = [message.rows for message in messages]
-    return np.concatenate(rows) if rows else np.zeros(0, TRANSITION)
+    return relating.fresh_of([m.rows for m in messages], [m.snapshots for m in messages])
 
 
 async def _nothing(*_: object) -> None:

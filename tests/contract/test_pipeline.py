@@ -11,11 +11,13 @@ from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
 from stream_app.codec import Transitions, decode_transitions, encode_transitions
 from stream_app.composition import compose
 from stream_app.core.learn import TRANSITION
+from stream_app.core.neighbourhood import FAN, FANS_MAX
 from stream_app.core.state import USER
 from stream_app.core.tables import ITEM, NEIGHBOUR
+from stream_app.core.trending import SEGMENT_ITEMS, SEGMENTS_MAX
 from stream_app.embedded import ValkeyServer
 from stream_app.errors import Fenced, RolledBack
-from stream_app.items import TOP_ID, TOP_MAX, decode_top
+from stream_app.items import SEGMENTS_ID, TOP_ID, TOP_MAX, decode_top
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, RawBatch, Record
 from tests.contract import shop_run
@@ -134,8 +136,12 @@ async def test_everything_has_its_bound(run: Run) -> None:
             header = np.frombuffer(blob[: ITEM.itemsize], ITEM)
             assert header["neighbours_n"][0] <= 50
             name = 4 * SETTINGS.id_chars_max + 8
-            assert len(blob) <= ITEM.itemsize + 50 * NEIGHBOUR.itemsize + name
-        tops = await run.state.load(ITEMS, [q], [TOP_ID])
+            assert header["fans_n"][0] <= FANS_MAX
+            room = 50 * NEIGHBOUR.itemsize + FANS_MAX * FAN.itemsize + name
+            assert len(blob) <= ITEM.itemsize + room
+        tops = await run.state.load(ITEMS, [q, q], [TOP_ID, SEGMENTS_ID])
+        segment = SEGMENT_ITEMS * 24 + 16 + name
+        assert 0 < len(tops[1] or b"") <= 16 + SEGMENTS_MAX * segment
         assert 0 < len(decode_top(tops[0]).ids) <= TOP_MAX
     for p, customers in enumerate(truth(EVENTS).customers):
         keys = [key.to_bytes(8, "little") for key in customers.customers]

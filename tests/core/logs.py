@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from stream_app.core.learn import EVENT, Learned, learn
 from stream_app.core.model import KIND, KINDS, Model
-from stream_app.core.relate import owned_nodes, relate
+from stream_app.core.neighbourhood import SNAPSHOT
+from stream_app.core.relate import owned_nodes, relate, relate_snapshots
 from stream_app.core.state import decode_users, encode_users, new_partition
 from stream_app.core.tables import ItemTables
 from stream_app.journeys import load_journey
@@ -87,14 +88,19 @@ class Related:
         self.tables = ItemTables(model or Model(), rows_max=100_000, nodes_max=200_000)
         self._owned: dict[str, Any] = {"partition": partition, "partitions": partitions}
 
-    def merge(self, transitions: NDArray[np.void]) -> None:
+    def merge(
+        self, transitions: NDArray[np.void], snapshots: NDArray[np.void] | None = None
+    ) -> None:
         """Merge one batch."""
+        told = np.zeros(0, SNAPSHOT) if snapshots is None else snapshots
         ids = np.concatenate((transitions["item"][:, None], transitions["previous"]), axis=1)
         at = self.tables.ensure(ids.ravel()).reshape(ids.shape)
-        mine = owned_nodes(self.tables, at, **self._owned)
+        everything = np.concatenate((at.ravel(), self.tables.ensure(told["item"].ravel())))
+        mine = owned_nodes(self.tables, everything, **self._owned)
         self.tables.ensure_rows(mine)
         self.tables.nodes["known"][mine] = 1
         relate(self.tables, transitions, at, **self._owned)
+        relate_snapshots(self.tables, told, **self._owned)
 
     def blobs(self) -> dict[int, bytes]:
         """What would be stored of every owned item."""

@@ -1,10 +1,13 @@
 """Our own wire formats: what is encoded is decoded, anything else is refused by name."""
 
+import struct
+
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from stream_app.codec import (
     ListsBlock,
@@ -16,17 +19,25 @@ from stream_app.codec import (
     encode_transitions,
 )
 from stream_app.core.learn import TRANSITION
+from stream_app.core.neighbourhood import SNAPSHOT
 from stream_app.errors import EventRejected, SchemaUnknown
 from stream_app.relating import Meta, _decode_meta
+
+
+def _rows(raw: bytes, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    return np.frombuffer(raw[: len(raw) // dtype.itemsize * dtype.itemsize], dtype)
+
 
 names = st.lists(st.text(st.characters(codec="utf-8"), max_size=200), max_size=8)
 small = st.integers(0, 2**31 - 1)
 messages = st.builds(
-    lambda source, raw, texts: Transitions(
-        source, np.frombuffer(raw[: len(raw) // 56 * 56], TRANSITION), texts
+    lambda source, raw, told, texts, segments: Transitions(
+        source, _rows(raw, TRANSITION), texts, _rows(told, SNAPSHOT), segments
     ),
     small,
-    st.binary(max_size=56 * 6),
+    st.binary(max_size=TRANSITION.itemsize * 6),
+    st.binary(max_size=SNAPSHOT.itemsize * 3),
+    names,
     names,
 )
 
@@ -38,6 +49,21 @@ def test_transitions_round_trip(message: Transitions) -> None:
     assert again.source_partition == message.source_partition
     assert again.rows.tobytes() == message.rows.tobytes()
     assert again.names == message.names
+    assert again.snapshots.tobytes() == message.snapshots.tobytes()
+    assert again.segments == message.segments
+
+
+def test_a_record_of_the_release_before_reads_as_one_without_segments_and_snapshots() -> None:
+    raw = struct.pack("<4sIII", b"SAT1", 3, 1, 1)
+    raw += struct.pack("<4Qdqd", 5, 6, 7, 0, 1e9, 41, 2.0) + struct.pack("<H", 2) + b"s1"
+    message = decode_transitions(raw)
+    assert (message.source_partition, message.names) == (3, ["s1"])
+    row = message.rows[0]
+    assert (row["item"], row["previous"].tolist(), row["ts"]) == (5, [6, 7, 0], 1e9)
+    assert (row["offset"], row["weight"], row["segment"].tolist()) == (41, 2.0, [0, 0])
+    assert not len(message.snapshots)
+    with pytest.raises(EventRejected):
+        decode_transitions(raw[:40])
 
 
 @settings(max_examples=100, deadline=None)
@@ -54,7 +80,7 @@ def test_a_damaged_record_of_transitions_is_rejected(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200).map(lambda tail: b"SAT1" + tail))
+@given(st.binary(max_size=200).map(lambda tail: b"SAT2" + tail))
 def test_whatever_claims_to_be_transitions_is_decoded_or_rejected(value: bytes) -> None:
     try:
         decode_transitions(value)

@@ -20,7 +20,7 @@ def moves(*rows: tuple[int, tuple[int, ...], float, float]) -> NDArray[np.void]:
     """Transitions (item, previous, ts, weight) at rising offsets."""
     found = np.zeros(len(rows), TRANSITION)
     for k, (item, previous, ts, weight) in enumerate(rows):
-        found[k] = (item, (*previous, 0, 0, 0)[:3], ts, k, weight)
+        found[k] = (item, (*previous, 0, 0, 0)[:3], ts, k, weight, (0, 0))
     return found
 
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.core.landmarks import landmark_of
 from stream_app.core.model import LANDMARK_HALF_LIVES, Model
-from stream_app.core.tables import ITEM, ItemTables, landmark_of
+from stream_app.core.tables import ITEM, ItemTables
 from stream_app.errors import SchemaUnknown
 from stream_app.items import TOP_MAX, Top, decode_top
 from stream_app.offline.recompute_items import Masses
@@ -102,7 +103,7 @@ def test_an_unknown_schema_stops_the_worker() -> None:
     blob = related.blobs()[1]
     tables = Related().tables
     nodes = tables.ensure(np.array([1], np.uint64))
-    with pytest.raises(SchemaUnknown, match=r"item state has schemas \[9\].*reads 1.*newer"):
+    with pytest.raises(SchemaUnknown, match=r"item state has schemas \[9\].*reads 2.*newer"):
         tables.decode(nodes, [b"\x09" + blob[1:]], now=0.0)
     with pytest.raises(SchemaUnknown, match="13 bytes"):
         decode_top(b"\0" * 13)
