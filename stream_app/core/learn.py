@@ -204,6 +204,12 @@ def _is_repeated(user: Row, event: Row, one_more: bool, last: int) -> bool:
 
 
 @kernel
+def _is_in_session(user: Row, item: int) -> bool:
+    first = signed(user.ring_n) - signed(user.session_n)
+    return bool(index_of(user.ring_item[first:], user.session_n, item) >= 0)
+
+
+@kernel
 def learn_events(
     users: NDArray[np.void],
     rows: NDArray[np.int64],
@@ -250,12 +256,7 @@ def learn_events(
         _enter_session(user, event, model, plan.start)
         decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         weight = weights[event.kind]
-        first = signed(user.ring_n) - signed(user.session_n)
-        returning = (
-            event.item != 0
-            and weight > 0.0
-            and index_of(user.ring_item[first:], user.session_n, event.item) >= 0
-        )
+        returning = event.item != 0 and weight > 0.0 and _is_in_session(user, event.item)
         keep_books(user, event)
         if event.item != 0 and weight > 0.0:
             if user.session_n == 0:
