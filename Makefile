@@ -52,6 +52,7 @@ check: setup
 	$(BIN)/ruff format --check stream_app tests faults bench
 	$(BIN)/ruff check stream_app tests faults bench
 	$(BIN)/mypy --strict stream_app tests faults bench
+	$(BIN)/python -m stream_app.contracts --check
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 # Apache Kafka's jars for the tests, into .cache/ (the tests do it themselves when needed).

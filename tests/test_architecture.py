@@ -87,6 +87,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "rebuild": ("ports settings adapters worker", ""),
     "health": ("errors ports pipeline", ""),
     "reference": ("settings", "pydantic"),
+    "reader": ("errors", "msgspec"),
+    "contracts": ("core events reader settings worker", "msgspec orjson"),
     "warmup": ("ports settings composition core adapters.memory", "orjson"),
     "commands": ("*", "click numpy orjson rich"),
     "offline": (

@@ -1,0 +1,42 @@
+"""Read what the worker publishes: a small typed client for storefronts, on any Redis client.
+
+    from redis import Redis
+    from stream_app.reader import Reader
+
+    reader = Reader(Redis())
+    answer = reader.recommend("ada", "home", item_id="sku-1")
+
+Needs nothing of the worker; :class:`Newest` drops outdated records when following the topic.
+"""
+
+from stream_app.reader.client import Answer, AsyncReader, Reader
+from stream_app.reader.following import Newest
+from stream_app.reader.records import (
+    DeadLetter,
+    Entry,
+    Profile,
+    Reason,
+    Recommendations,
+    Source,
+    UnreadableRecord,
+    decode_entries,
+    decode_profile,
+    decode_recommendations,
+)
+
+__all__ = [
+    "Answer",
+    "AsyncReader",
+    "DeadLetter",
+    "Entry",
+    "Newest",
+    "Profile",
+    "Reader",
+    "Reason",
+    "Recommendations",
+    "Source",
+    "UnreadableRecord",
+    "decode_entries",
+    "decode_profile",
+    "decode_recommendations",
+]

