@@ -4,6 +4,7 @@ import gc
 import logging
 from typing import Any
 
+from stream_app import console
 from stream_app.adapters.limits import Limits
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
@@ -46,6 +47,7 @@ app.before_start = worker.broadcasts.load
 for name, topic, handler in worker.handlers():
     add_stage(app, name, topic, handler)
 watch(app, worker)
+console.serve(app, worker)
 app.timer(settings.refresh_s)(worker.refresh)
 app.timer(ANNOUNCE_S)(worker.announce)
 app.timer(SURVEY_S)(worker.survey)

@@ -11,23 +11,24 @@ from typing import Any
 import msgspec
 import orjson
 
-from stream_app.core.model import KINDS
-from stream_app.events import REASONS, Event
+from stream_app.audience import UserRecord
+from stream_app.catalog_wire import ItemRecord
+from stream_app.core.model import INTERNAL, KINDS
+from stream_app.events import Event
 from stream_app.reader import DeadLetter, Entry, Profile, Recommendations
 from stream_app.settings import Settings, load_settings
 from stream_app.worker import topic_specs
 
 FOLDER = Path("docs/contracts")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-INTERNAL_KINDS = frozenset(
-    {"erase", "timeout", "refresh"}
-)  # produced by our own commands and timers
+INTERNAL_KINDS = frozenset({"erase", *INTERNAL})  # of our own commands and timers
+INTERNAL_FIELDS = ("sa_data",)
 _NUMBER = {"type": "number", "minimum": 0, "maximum": 1e9}
 
 
 def _schema(kind: Any, title: str, **more: Any) -> dict[str, Any]:
     """A schema on its own: the type's own definition at the top, the others beside it."""
-    made = msgspec.json.schema(kind)
+    made = msgspec.json.schema(kind, schema_hook=lambda _any: {"description": "anything"})
     definitions: dict[str, Any] = made.pop("$defs", {})
     reference = made.pop("$ref", "").rpartition("/")[2]
     body = definitions.pop(reference) if reference else made
@@ -41,6 +42,8 @@ def event_schema(settings: Settings) -> dict[str, Any]:
     schema = _schema(Event, "Event", required=["event", "ts"])
     schema["anyOf"] = [{"required": ["user_id"]}, {"required": ["session_id"]}]
     said = schema["properties"]
+    for name in INTERNAL_FIELDS:
+        del said[name]
     said["event"] = {"enum": [kind for kind in KINDS if kind not in INTERNAL_KINDS]}
     said["ts"] = {"type": "number", "minimum": 946684800, "description": "unix seconds"}
     ids = {"type": "string", "minLength": 1, "maxLength": settings.id_chars_max}
@@ -53,14 +56,14 @@ def event_schema(settings: Settings) -> dict[str, Any]:
 
 def schemas(settings: Settings) -> dict[str, dict[str, Any]]:
     """File name (without ``.json``) → schema."""
-    letter = _schema(DeadLetter, "Headers of a dead letter")
-    letter["properties"]["reason"]["enum"] = sorted(REASONS)
     return {
         "event": event_schema(settings),
         "recommendations": _schema(Recommendations, "Recommendations"),
         "entries": _schema(list[Entry], "Items, best first: similar:, trending:, lists of rec:"),
         "profile": _schema(Profile, "Profile"),
-        "dead-letter-headers": letter,
+        "dead-letter-headers": _schema(DeadLetter, "Headers of a dead letter"),
+        "item": _schema(ItemRecord, "An item of the catalog"),
+        "user": _schema(UserRecord, "What is known of a customer beforehand"),
     }
 
 
@@ -119,6 +122,12 @@ def asyncapi(settings: Settings) -> dict[str, Any]:
             "clickstream": _channel(
                 settings, settings.clickstream_topic, "What customers do", "event"
             ),
+            "catalog": _channel(
+                settings, settings.catalog_topic, "Items; compacted, no value: deleted", "item"
+            ),
+            "users": _channel(
+                settings, settings.users_topic, "Customers; compacted, no value: deleted", "user"
+            ),
             "recommendations": _channel(
                 settings,
                 settings.recommendations_topic,
@@ -131,12 +140,16 @@ def asyncapi(settings: Settings) -> dict[str, Any]:
         },
         "operations": {
             "receiveEvents": operation("receive", "clickstream", "Learn from an event"),
+            "receiveItems": operation("receive", "catalog", "Know, change or withdraw an item"),
+            "receiveUsers": operation("receive", "users", "Know a customer beforehand"),
             "sendRecommendations": operation("send", "recommendations", "Publish fresh lists"),
             "sendDeadLetters": operation("send", "deadLetters", "Set aside what is no event"),
         },
         "components": {
             "messages": {
                 "event": message("An event", "user_id, else session_id", "event"),
+                "item": message("An item, completely", "item_id", "item"),
+                "user": message("A customer, completely", "user_id", "user"),
                 "recommendations": message(
                     "A customer's lists",
                     "user_id or session_id; no value: erased",

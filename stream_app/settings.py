@@ -19,6 +19,7 @@ from pydantic import (
 from stream_app.errors import ConfigurationError
 
 PREFIX = "STREAM_APP_"
+CONSOLE_TOKEN_CHARS_MIN = 12
 RECORD_BYTES_MAX = 4_194_304  # of our own topics: a batch of transitions with all its names
 
 
@@ -113,6 +114,9 @@ class Settings(BaseModel):
     web_host: str = Field("127.0.0.1", description="address of the worker's web server")
     web_port: int = Field(6066, ge=1, le=65535, description="port of the worker's web server")
 
+    console_token_file: Path | None = Field(
+        None, description="file with the console's token; without one it is there on loopback only"
+    )
     log_format: Literal["text", "json"] = Field("text", description="of the worker's log lines")
     traces: Literal["off", "otlp"] = Field(
         "off",
@@ -226,6 +230,16 @@ class Settings(BaseModel):
     def redis_password(self) -> SecretStr | None:
         """The Redis password, read from its file."""
         return _secret(self.redis_password_file, "REDIS_PASSWORD_FILE")
+
+    def console_token(self) -> SecretStr | None:
+        """The token of the console, read from its file; an empty one would be no lock."""
+        token = _secret(self.console_token_file, "CONSOLE_TOKEN_FILE")
+        if token is not None and len(token.get_secret_value()) < CONSOLE_TOKEN_CHARS_MIN:
+            raise ConfigurationError(
+                f"{PREFIX}CONSOLE_TOKEN_FILE={self.console_token_file}: a token needs at least"
+                f" {CONSOLE_TOKEN_CHARS_MIN} characters, such as of `openssl rand -hex 16`"
+            )
+        return token
 
 
 def own_topics(prefix: str) -> dict[str, str]:

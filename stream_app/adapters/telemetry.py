@@ -177,6 +177,11 @@ class Metrics:
             self.dead_letters.labels(reason).inc()
         self.dead.latest = [*self.dead.latest, *letters][-keep:]
 
+    @property
+    def lists_written(self) -> int:
+        """Customers whose lists were written to Redis by this process."""
+        return int(next(iter(self.lists.collect())).samples[0].value)
+
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)

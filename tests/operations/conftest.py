@@ -43,7 +43,8 @@ def live(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
             b"{}",
             {"event": "dance", "user_id": "c1", "ts": now},
         ]
-        shop.send(*events, bought, carted, *late, events[0])
+        shop.send(*events)
+        shop.wait_for("similar:p2")  # lists are drawn from what is known when an event comes
+        shop.send(bought, carted, *late, events[0])
         shop.wait_for("rec:c2", "cart")
-        shop.wait_for("similar:p2")
         yield shop

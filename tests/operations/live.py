@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,8 @@ from stream_app.embedded import free_port
 from stream_app.ports import Record
 from stream_app.settings import Settings, load_settings, own_topics
 
-DEADLINE_S = 240.0  # only to end a test that hangs; the first start compiles kernels
-TOKEN = "let-me-in"
+DEADLINE_S = 120.0  # only to end a test that hangs; a first start compiles kernels
+TOKEN = "let-me-in-please"
 
 
 def until(happened: Callable[[], Any], what: str) -> Any:
@@ -55,6 +56,7 @@ class LiveShop:
             "STREAM_APP_REDIS_URL": self.redis_url,
             "STREAM_APP_APP_ID": self.name,
             "STREAM_APP_REFRESH_S": "0.2",
+            "STREAM_APP_CONSOLE_TOKEN_FILE": str(token),
             "STREAM_APP_WEB_PORT": str(self.web_port),
             **own_topics(f"{self.name}."),
             **self.more,
@@ -102,7 +104,9 @@ class LiveShop:
 
     def send(self, *events: Mapping[str, Any] | bytes) -> None:
         """Produce events, or bytes that are none, keyed by customer."""
-        asyncio.run(self.produce(events))
+        # In a thread, because a browser's driver runs a loop in this one.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, self.produce(events)).result()
 
     async def produce(self, events: Iterable[Mapping[str, Any] | bytes]) -> None:
         """The same inside a loop."""

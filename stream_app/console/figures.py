@@ -1,0 +1,133 @@
+"""What the console shows, as JSON-able dictionaries: this worker's figures, a customer, an item."""
+
+import time
+from typing import Any
+
+import numpy as np
+import orjson
+
+from stream_app.adapters.partitioning import partition_of
+from stream_app.adapters.telemetry import FRESHNESS_EDGES_S
+from stream_app.core.journey import STEPS
+from stream_app.core.learn import FIRST_OF_SESSION
+from stream_app.core.model import KINDS
+from stream_app.core.state import decode_users
+from stream_app.hashing import stable_hash
+from stream_app.ports import USERS
+from stream_app.worker import Worker
+
+
+def live(worker: Worker, statuses: list[Any]) -> dict[str, Any]:
+    """Totals since the process began (or ever, for records); the page makes rates of them."""
+    metrics = worker.metrics
+    records: dict[str, int] = {}
+    for account in worker.accounts():
+        if account.stage == "learn":
+            for outcome, count in account.outcomes.items():
+                records[outcome] = records.get(outcome, 0) + count
+    moves = np.zeros((len(STEPS), len(STEPS)))
+    for owned in worker.stages.learn.owned.values():
+        moves += owned.partition["step_counts"][0][: len(STEPS), : len(STEPS)]
+    return {
+        "at": time.time(),
+        "records": records,
+        "lists": metrics.lists_written,
+        "freshness": {
+            "edges_s": list(FRESHNESS_EDGES_S),
+            "counts": metrics.freshness.counts.tolist(),
+        },
+        "partitions": [
+            {
+                "topic": status.topic,
+                "partition": status.partition,
+                "done": status.acked,
+                "end": status.high_water,
+            }
+            for status in statuses
+        ],
+        "steps": list(STEPS),
+        "moves": moves.round().astype(int).tolist(),
+        "dead": {"by_reason": metrics.dead.by_reason, "latest": metrics.dead.latest[::-1]},
+        "sizes": worker.sizes(),
+    }
+
+
+async def customer(worker: Worker, name: str) -> dict[str, Any] | None:
+    """Journey, recent events and lists of a customer or anonymous session; ``None``: unknown."""
+    lists = await worker.store.get(f"rec:{name}")
+    profile = await worker.store.get(f"profile:{name}")
+    events = await _recent(worker, name)
+    if not (isinstance(lists, dict) or isinstance(profile, bytes) or events):
+        return None
+    fields = lists if isinstance(lists, dict) else {}
+    return {
+        "id": name,
+        "journey": {
+            key.decode(): value.decode(errors="replace")
+            for key, value in fields.items()
+            if not value.startswith((b"[", b"{"))
+        },
+        "lists": {
+            key.decode(): _titled(worker, orjson.loads(value))
+            for key, value in fields.items()
+            if value.startswith(b"[")
+        },
+        "profile": orjson.loads(profile) if isinstance(profile, bytes) else None,
+        "events": events,
+    }
+
+
+async def item(worker: Worker, name: str) -> dict[str, Any] | None:
+    """Neighbours of an item, and what the catalog says of it; ``None``: unknown to both."""
+    found = await worker.store.get(f"similar:{name}")
+    described = _described(worker, name)
+    if not isinstance(found, bytes) and described is None:
+        return None
+    neighbours = orjson.loads(found) if isinstance(found, bytes) else []
+    return {"id": name, "catalog": described, "neighbours": _titled(worker, neighbours)}
+
+
+async def _recent(worker: Worker, name: str) -> list[dict[str, Any]]:
+    """The customer's last item events, newest first, from their state."""
+    partition = partition_of(name.encode(), worker.settings.clickstream_partitions)
+    for anonymous in (0, 1):
+        ids = np.array([stable_hash(name, anonymous)], np.uint64)
+        (blob,) = await worker.store.load(USERS, [partition], [ids[0].tobytes()])
+        if blob:
+            user = decode_users(ids, [blob])[0]
+            break
+    else:
+        return []
+    n = int(user["ring_n"])
+    items = user["ring_item"][:n].astype(np.uint64)
+    reader = worker.stages.items
+    await reader.load(items)
+    nodes = reader.tables.lookup(items).tolist()
+    return [
+        {
+            "event": KINDS[int(kind) & ~FIRST_OF_SESSION],
+            "item_id": (name := reader.tables.names[node] if node >= 0 else ""),
+            "title": _title(worker, name),
+            "ts": int(ts),
+            "begins_session": bool(int(kind) & FIRST_OF_SESSION),
+        }
+        for node, kind, ts in zip(nodes, user["ring_kind"][:n], user["ring_ts"][:n], strict=True)
+    ][::-1]
+
+
+def _titled(worker: Worker, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**entry, "title": _title(worker, entry["item_id"])} for entry in entries]
+
+
+def _title(worker: Worker, item_id: str) -> str:
+    described = _described(worker, item_id)
+    return described["title"] if described else ""
+
+
+def _described(worker: Worker, item_id: str) -> dict[str, Any] | None:
+    catalog = worker.stages.catalog
+    row = int(catalog.rows(np.array([stable_hash(item_id)], np.uint64))[0])
+    if row < 0:
+        return None
+    texts = catalog.texts(row)
+    return {"title": texts.title, "category": texts.category, "brand": texts.brand}

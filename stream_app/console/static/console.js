@@ -1,0 +1,138 @@
+"use strict";
+// Everything is text (textContent): what customers and items are called is never taken for markup.
+const POLL_MS = 1000;
+const KEPT = 120;
+const WINDOW = 10; // seconds that rates and freshness are taken over
+const seen = [];
+const by = (id) => document.getElementById(id);
+
+function make(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+function rows(id, lines, nothing) {
+  const body = by(id).tBodies[0];
+  const columns = by(id).tHead.rows[0]?.cells.length || 1;
+  const made = lines.map((cells) =>
+    make("tr", {}, ...cells.map((cell, k) => (k ? make("td", {}, `${cell}`) : make("th", { scope: "row" }, `${cell}`)))),
+  );
+  if (!made.length) made.push(make("tr", {}, make("td", { colspan: columns }, nothing)));
+  body.replaceChildren(...made);
+}
+
+const number = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 });
+const applied = (sample) => Object.values(sample.records).reduce((sum, count) => sum + count, 0);
+
+function quantile(share, edges, counts) {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  if (!total) return "–";
+  let left = share * total;
+  for (let k = 0; k < counts.length; k++) {
+    left -= counts[k];
+    if (left <= 0) {
+      if (k >= edges.length) return `> ${edges[edges.length - 1]} s`;
+      return edges[k] < 1 ? `≤ ${Math.round(edges[k] * 1000)} ms` : `≤ ${edges[k]} s`;
+    }
+  }
+  return "–";
+}
+
+function drawn() {
+  const rates = seen.slice(1).map((sample, k) => Math.max(0, (applied(sample) - applied(seen[k])) / (sample.at - seen[k].at)));
+  const most = Math.max(1, ...rates);
+  const points = rates.map((rate, k) => `${(600 * (k + KEPT - rates.length)) / KEPT},${58 - (56 * rate) / most}`);
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+  line.setAttribute("points", points.join(" "));
+  by("spark").replaceChildren(line);
+  by("spark").setAttribute("aria-label", `Events a second, last two minutes; most: ${number(most)}`);
+}
+
+function show(now) {
+  seen.push(now);
+  if (seen.length > KEPT) seen.shift();
+  const then = seen[Math.max(0, seen.length - 1 - WINDOW)];
+  const span = now.at - then.at;
+  by("rate").textContent = span ? number(Math.max(0, (applied(now) - applied(then)) / span)) : "–";
+  by("lists").textContent = span ? number((now.lists - then.lists) / span) : "–";
+  const { edges_s: edges, counts } = now.freshness;
+  let fresh = counts.map((count, k) => count - then.freshness.counts[k]);
+  if (!fresh.some((count) => count)) fresh = counts; // quiet: what is known since the start
+  by("p50").textContent = quantile(0.5, edges, fresh);
+  by("p99").textContent = quantile(0.99, edges, fresh);
+  const behind = (part) => Math.max(0, (part.end ?? part.done) - part.done);
+  by("lag").textContent = number(now.partitions.reduce((sum, part) => sum + behind(part), 0));
+  by("known").textContent = number(now.sizes.items);
+  rows("partitions", now.partitions.map((p) => [p.topic, p.partition, p.done, p.end ?? "–", behind(p)]), "none is assigned yet");
+  by("moves").tHead.replaceChildren(make("tr", {}, make("th", { scope: "col" }, "from"), ...now.steps.map((s) => make("th", { scope: "col" }, s))));
+  rows("moves", now.steps.map((step, k) => [step, ...now.moves[k].map((count) => count || "·")]), "");
+  const all = applied(now);
+  rows("outcomes", Object.entries(now.records).map(([name, count]) => [name, number(count), all ? `${((100 * count) / all).toFixed(2)} %` : "–"]), "no record yet");
+  const reasons = Object.entries(now.dead.by_reason).sort((a, b) => b[1] - a[1]);
+  rows("reasons", reasons, "none since this process began");
+  rows("latest", now.dead.latest.slice(0, 8).map((l) => [l.reason, l.detail, `${l.topic}-${l.partition} @ ${l.offset}`]), "none since this process began");
+  drawn();
+}
+
+async function poll() {
+  try {
+    const answer = await fetch("api/live");
+    if (answer.status === 401) location.reload();
+    show(await answer.json());
+    if (by("state").textContent !== "live") by("state").textContent = "live";
+  } catch {
+    by("state").textContent = "the worker does not answer; trying again";
+  }
+  setTimeout(poll, POLL_MS);
+}
+
+const when = (seconds) => new Date(seconds * 1000).toISOString().replace("T", " ").slice(0, 19);
+const named = (entry) => (entry.title ? `${entry.title} (${entry.item_id})` : entry.item_id);
+
+function table(caption, heads, lines) {
+  return make("table", {}, make("caption", {}, caption),
+    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+    make("tbody", {}, ...lines.map((cells) => make("tr", {}, ...cells.map((cell) => make("td", {}, `${cell}`))))));
+}
+
+function facts(pairs) {
+  return make("dl", { class: "facts" }, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, `${value}`)]));
+}
+
+const reasoned = (entry) => (entry.reason ? entry.reason.source + (entry.reason.because ? ` of ${entry.reason.because}` : "") : "");
+
+function shownCustomer(found) {
+  const parts = [make("h3", {}, found.id), facts(Object.entries(found.journey).map(([name, value]) => [name.replaceAll("_", " "), /_at$/.test(name) ? when(Number(value)) : value]))];
+  if (found.profile) parts.push(facts(["events", "sessions", "purchases", "monetary"].map((name) => [name, found.profile[name]])));
+  for (const [name, entries] of Object.entries(found.lists))
+    parts.push(table(`List: ${name}`, ["", "item", "score", "why"], entries.map((e, k) => [k + 1, named(e), e.score.toFixed(4), reasoned(e)])));
+  parts.push(table("Last item events, newest first", ["time (UTC)", "event", "item"], found.events.map((e) => [when(e.ts), e.event + (e.begins_session ? " (session begins)" : ""), named(e)])));
+  return parts;
+}
+
+function shownItem(found) {
+  const parts = [make("h3", {}, found.id)];
+  if (found.catalog) parts.push(facts([["title", found.catalog.title], ["category", found.catalog.category.join(" > ")], ["brand", found.catalog.brand]]));
+  parts.push(table("Neighbours", ["", "item", "score"], found.neighbours.map((e, k) => [k + 1, named(e), e.score.toFixed(4)])));
+  return parts;
+}
+
+function searching(name, shown) {
+  by(`${name}-form`).addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const into = by(`${name}-found`);
+    try {
+      const answer = await fetch(`api/${name}?id=${encodeURIComponent(by(name).value.trim())}`);
+      const found = await answer.json();
+      into.replaceChildren(...(answer.ok ? shown(found) : [make("p", { class: "problem" }, found.error)]));
+    } catch {
+      into.replaceChildren(make("p", { class: "problem" }, "the worker does not answer"));
+    }
+  });
+}
+
+searching("customer", shownCustomer);
+searching("item", shownItem);
+poll();
