@@ -14,9 +14,9 @@ import orjson
 from stream_app.audience import UserRecord
 from stream_app.catalog_wire import ItemRecord
 from stream_app.core.model import INTERNAL, KINDS
-from stream_app.events import Event
 from stream_app.reader import DeadLetter, Entry, Profile, Recommendations
 from stream_app.settings import Settings, load_settings
+from stream_app.wire import Event
 from stream_app.worker import topic_specs
 
 FOLDER = Path("docs/contracts")

@@ -79,7 +79,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "adapters.telemetry": ("errors ports", "prometheus_client numpy"),
     "adapters.tracing": ("errors ports", "opentelemetry"),
     "watching": ("adapters.telemetry worker", ""),
-    "console": ("errors adapters core hashing ports worker", "numpy orjson"),
+    "console": ("errors adapters core hashing journeys ports worker", "numpy orjson"),
     "worker": (
         "errors ports settings broadcasts composition following pipeline retrying stocking"
         " supporting support_files timers adapters",
@@ -89,7 +89,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "health": ("errors ports pipeline", ""),
     "reference": ("settings", "pydantic"),
     "reader": ("errors", "msgspec"),
-    "contracts": ("audience catalog_wire core events reader settings worker", "msgspec orjson"),
+    "contracts": ("audience catalog_wire core reader settings wire worker", "msgspec orjson"),
     "warmup": ("ports settings composition core adapters.memory", "orjson"),
     "commands": ("*", "click numpy orjson rich"),
     "offline": (

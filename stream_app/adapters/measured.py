@@ -8,6 +8,7 @@ from typing import TypeVar
 from stream_app.adapters.telemetry import Metrics
 from stream_app.errors import StreamAppError
 from stream_app.ports import (
+    ITEMS,
     USERS,
     Claim,
     Commit,
@@ -20,6 +21,7 @@ from stream_app.ports import (
 )
 
 T = TypeVar("T")
+STAGES = {USERS: "learn", ITEMS: "relate", "s": "stock", "h": "support"}  # by state space
 LETTER_HEADERS = ("topic", "partition", "offset", "reason", "detail")
 
 
@@ -62,7 +64,7 @@ class MeasuredStore(_Measured):
     async def commit(self, claim: Claim, step: Commit) -> None:
         """See :meth:`stream_app.ports.StateStore.commit`."""
         await self._timed("commit", self._store.commit(claim, step))
-        stage = "learn" if claim.space == USERS else "relate"
+        stage = STAGES.get(claim.space, claim.space)
         self._metrics.committed_at_s[stage, claim.partition] = time.time()
 
 

@@ -1,6 +1,7 @@
 """What the console shows, as JSON-able dictionaries: this worker's figures, a customer, an item."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,7 @@ import orjson
 
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.telemetry import FRESHNESS_EDGES_S
-from stream_app.core.journey import STEPS
-from stream_app.core.learn import FIRST_OF_SESSION
+from stream_app.core.customer import FIRST_OF_SESSION
 from stream_app.core.model import KINDS
 from stream_app.core.state import decode_users
 from stream_app.hashing import stable_hash
@@ -17,7 +17,7 @@ from stream_app.ports import USERS
 from stream_app.worker import Worker
 
 
-def live(worker: Worker, statuses: list[Any]) -> dict[str, Any]:
+def live(worker: Worker, statuses: list[Any], steps: Sequence[str]) -> dict[str, Any]:
     """Totals since the process began (or ever, for records); the page makes rates of them."""
     metrics = worker.metrics
     records: dict[str, int] = {}
@@ -25,9 +25,10 @@ def live(worker: Worker, statuses: list[Any]) -> dict[str, Any]:
         if account.stage == "learn":
             for outcome, count in account.outcomes.items():
                 records[outcome] = records.get(outcome, 0) + count
-    moves = np.zeros((len(STEPS), len(STEPS)))
+    n = len(steps)
+    moves = np.zeros((n, n))
     for owned in worker.stages.learn.owned.values():
-        moves += owned.partition["step_counts"][0][: len(STEPS), : len(STEPS)]
+        moves += owned.partition["step_counts"][0][:n, :n]
     return {
         "at": time.time(),
         "records": records,
@@ -45,7 +46,7 @@ def live(worker: Worker, statuses: list[Any]) -> dict[str, Any]:
             }
             for status in statuses
         ],
-        "steps": list(STEPS),
+        "steps": list(steps),
         "moves": moves.round().astype(int).tolist(),
         "dead": {"by_reason": metrics.dead.by_reason, "latest": metrics.dead.latest[::-1]},
         "sizes": worker.sizes(),

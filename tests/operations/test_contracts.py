@@ -12,8 +12,8 @@ from referencing.jsonschema import DRAFT202012
 
 from stream_app.adapters.topics import consume
 from stream_app.contracts import FOLDER, INTERNAL_FIELDS, documents, main
-from stream_app.events import Event
 from stream_app.settings import load_settings
+from stream_app.wire import Event
 from tests.operations.live import LiveShop
 from tests.operations.tools import ASYNCAPI_SPECS, fetched
 
