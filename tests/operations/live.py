@@ -68,7 +68,9 @@ class LiveShop:
 
     def start(self, stack: ExitStack) -> None:
         """Create the topics and start the worker; ready when it answers so."""
-        subprocess.run(self._faust("topics"), env=self.environment, check=True, timeout=4 * DEADLINE_S)
+        subprocess.run(
+            self._faust("topics"), env=self.environment, check=True, timeout=4 * DEADLINE_S
+        )
         with self.log_path.open("wb") as log:
             worker = subprocess.Popen(
                 self._faust("worker", "-l", "info"),
