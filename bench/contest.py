@@ -25,7 +25,7 @@ from stream_app.settings import load_settings, own_topics
 from stream_app.worker import topic_specs
 
 ROOT = Path(__file__).parents[1]
-BATCH = 2_000
+BATCH = 4_000
 STOP_S = 20.0
 LOG_TAIL = 3_000
 SETTLE_S = 1.5

@@ -6,6 +6,7 @@ from typing import Any
 
 from stream_app import console
 from stream_app.adapters.limits import Limits
+from stream_app.adapters.loop import use_fast_loop
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
 from stream_app.errors import StreamAppError
@@ -22,6 +23,7 @@ SURVEY_S = 1.0
 GC_THRESHOLD = 100_000  # objects made since the last collection; Python's default is 700
 
 log = logging.getLogger(__name__)
+use_fast_loop()
 settings = load_settings()
 worker = Worker(settings)
 health = Health(worker.store)

@@ -268,8 +268,9 @@ class Relate:
         if len(rows):
             meta.last_ts = max(meta.last_ts, float(rows["ts"].max()))
         meta.transitions += len(rows)
-        others = np.setdiff1d(at[at >= 0], mine)
-        self._items.want(tables.nodes["id"][others[tables.nodes["known"][others] == 0]])
+        known = tables.nodes["known"]
+        unknown = np.setdiff1d(at[(at >= 0) & (known[at] == 0)], mine)
+        self._items.want(tables.nodes["id"][unknown])
         top = self._top(partition, mine)
         self._items.tops[partition] = top
         keys = [key.tobytes() for key in tables.nodes["id"][mine]]

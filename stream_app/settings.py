@@ -98,7 +98,7 @@ class Settings(BaseModel):
         14.0, gt=0, le=36_500, description="days of events to keep; what a rebuild can use"
     )
 
-    batch_events_max: int = Field(2_000, ge=1, le=10_000, description="events per micro-batch")
+    batch_events_max: int = Field(4_000, ge=1, le=10_000, description="events per micro-batch")
     event_bytes_max: int = Field(65_536, ge=256, le=1_000_000, description="bytes of one event")
     id_chars_max: int = Field(128, ge=8, le=512, description="characters of an id")
     future_tolerance_s: float = Field(
@@ -127,7 +127,7 @@ class Settings(BaseModel):
     )
 
     relate_linger_s: float = Field(
-        0.2, ge=0, le=60, description="seconds between two merges of an item partition"
+        0.5, ge=0, le=60, description="seconds between two merges of an item partition"
     )
     journey_file: Path | None = Field(None, description="TOML file of the journey, default ours")
     timers_max: int = Field(

@@ -74,6 +74,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "support_files": ("errors settings core offline.tables", "pydantic"),
     "adapters": ("errors ports settings events codec retrying", "aiokafka numpy orjson"),
+    "adapters.loop": ("", "uvloop"),
     "adapters.transport": ("errors ports settings adapters", "faust mode aiokafka"),
     "adapters.redis_link": ("errors ports settings adapters", "redis hiredis"),
     "adapters.telemetry": ("errors ports", "prometheus_client numpy"),

@@ -17,12 +17,14 @@ import orjson
 
 from bench.tape import Entry, Tape
 from stream_app.adapters.limits import Limits
+from stream_app.adapters.loop import use_fast_loop
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, Claim, Commit, RawBatch, Record
 from stream_app.settings import load_settings
 from stream_app.worker import kafka_log, redis_store
 
+use_fast_loop()
 settings = load_settings()
 tape = Tape.read(Path(os.environ["BENCH_TAPE"]))
 store = redis_store(settings)

@@ -4,7 +4,7 @@ Called by :mod:`.redis_store`. A function of the server would need one round tri
 but Lua copies and hashes every byte it is handed: a commit took the server three times as long.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from stream_app.adapters.redis_functions import INTEGER_END, Argument, Command
@@ -47,32 +47,35 @@ class Writer:
             await _send(connection, [("UNWATCH",)])
             await connection.read_response()
             return True
+        assert (step.expected or 0) <= step.cursor < INTEGER_END
+        commands = self.set_all({head + b":" + id_: blob for id_, blob in step.writes}, ttl_ms)
+        last = ("HSET", record, "cursor", step.cursor, "meta", step.meta, "outbox", step.outbox)
         try:
-            return await _transaction(connection, self._commands(head, record, step, ttl_ms))
+            return await _transaction(connection, [*commands, last])
         except Refused as exc:
-            if "unknown command" not in str(exc) or not self._has_msetex:
+            if not self.learned(exc):
                 raise
-            self._has_msetex = False
             return False
 
-    def _commands(
-        self, head: bytes, record: bytes, step: Commit, ttl_ms: int | None
-    ) -> list[Command]:
-        assert (step.expected or 0) <= step.cursor < INTEGER_END
-        writes = {head + b":" + id_: blob for id_, blob in step.writes}
-        gone = [key for key, blob in writes.items() if not blob]
-        for key in gone:
-            del writes[key]
+    def set_all(self, values: Mapping[bytes, bytes], ttl_ms: int | None) -> list[Command]:
+        """Commands that set keys of one slot; an empty value deletes. ``None`` lives for ever."""
+        gone = [key for key, value in values.items() if not value]
+        kept = {key: value for key, value in values.items() if value} if gone else values
         commands: list[Command] = [("DEL", *gone)] if gone else []
-        flat: list[Argument] = [word for pair in writes.items() for word in pair]
+        flat: list[Argument] = [word for pair in kept.items() for word in pair]
         if flat and ttl_ms is None:
             commands.append(("MSET", *flat))
         elif flat and self._has_msetex:
-            commands.append(("MSETEX", len(writes), *flat, "PX", ttl_ms or 0))
+            commands.append(("MSETEX", len(kept), *flat, "PX", ttl_ms or 0))
         else:
-            commands += [("SET", key, blob, "PX", ttl_ms or 0) for key, blob in writes.items()]
-        last = ("HSET", record, "cursor", step.cursor, "meta", step.meta, "outbox", step.outbox)
-        return [*commands, last]
+            commands += [("SET", key, value, "PX", ttl_ms or 0) for key, value in kept.items()]
+        return commands
+
+    def learned(self, exc: Exception) -> bool:
+        """True when the server refused because it is older than thought: ask it otherwise."""
+        news = self._has_msetex and isinstance(exc, Refused) and "unknown command" in str(exc)
+        self._has_msetex = self._has_msetex and not news
+        return news
 
 
 def already(stored: Sequence[bytes | None], claim: Claim, step: Commit, *, shown: str) -> bool:

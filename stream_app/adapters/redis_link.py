@@ -96,7 +96,12 @@ class _ServerLink:
         return [range(len(keys))] if keys else []
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
-        return [await self._execute(command) for _, command in calls]
+        if len(calls) == 1:
+            return [await self._execute(calls[0][1])]
+        async with self.connection(b"") as connection:
+            words = packed([command for _, command in calls])
+            await connection.send_packed_command(words, check_health=False)
+            return [await connection.read_response() for _ in calls]
 
     async def run_everywhere(self, *command: Argument) -> list[Any]:
         return [await self._execute(command)]

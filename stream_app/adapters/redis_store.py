@@ -149,18 +149,28 @@ class RedisStore:
 
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         """See :meth:`stream_app.ports.PublicStore.put_values`. An empty value deletes the key."""
-        values = dict(pairs)
-        keys = [key.encode() for key in values]
-        texts = list(values.values())
-        calls: list[Call] = []
-        for group in self._link.groups(keys):
-            own_keys = [keys[position] for position in group]
-            own_texts = (texts[position] for position in group)
-            command = function_call(
-                "put_values", own_keys, (self._public_ttl_ms or b"", *own_texts)
-            )
-            calls.append((own_keys[0], command))
-        await self._fcall(calls)
+        values = {key.encode(): value for key, value in pairs}
+        keys = list(values)
+        groups = [[keys[position] for position in group] for group in self._link.groups(keys)]
+        try:
+            await self._set_all(groups, values)
+        except VENDOR_ERRORS as exc:
+            if not self._writer.learned(exc):
+                raise translated(exc, shown=self._address.shown) from exc
+            await self.put_values(pairs)
+
+    async def _set_all(
+        self, groups: Sequence[Sequence[bytes]], values: Mapping[bytes, bytes]
+    ) -> None:
+        await self._link.run(
+            [
+                (group[0], command)
+                for group in groups
+                for command in self._writer.set_all(
+                    {key: values[key] for key in group}, self._public_ttl_ms
+                )
+            ]
+        )
 
     async def get(self, key: str) -> dict[bytes, bytes] | bytes | None:
         """See :meth:`stream_app.ports.PublicStore.get`.

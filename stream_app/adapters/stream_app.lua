@@ -3,53 +3,6 @@
 -- workers of different releases can share a server: none replaces what another one calls.
 -- Works on Redis 7+ and Valkey 7.2+; every key is declared, so each call stays inside one slot.
 
-local PAIRS_MAX = 2000 -- per redis.call: Lua's unpack has a stack limit near 8,000 values
-
--- One command for many keys costs half of one command for each, but only Redis 8.4+ and Valkey 9.1+
--- can set many keys that expire. Learned at the first call, because loading a library calls nothing.
-local has_msetex = true
-
-local function set_expiring(pairs_, n, ttl_ms)
-  if has_msetex then
-    pairs_[n + 1], pairs_[n + 2] = 'PX', ttl_ms
-    local reply = redis.pcall('MSETEX', n / 2, unpack(pairs_, 1, n + 2))
-    if type(reply) ~= 'table' or not reply.err then
-      return
-    end
-    has_msetex = not string.find(reply.err, 'nknown') -- any other error, SET will raise again
-  end
-  for i = 1, n, 2 do
-    redis.call('SET', pairs_[i], pairs_[i + 1], 'PX', ttl_ms)
-  end
-end
-
-local function set_pairs(pairs_, n, ttl_ms)
-  if n > 0 and ttl_ms ~= '' then
-    set_expiring(pairs_, n, ttl_ms)
-  elseif n > 0 then
-    redis.call('MSET', unpack(pairs_, 1, n))
-  end
-end
-
--- Set the distinct keys[first_key..] to args[first_arg..]; '' deletes. ttl_ms '' means "for ever".
-local function write_all(keys, first_key, args, first_arg, ttl_ms)
-  local offset, pairs_, n = first_arg - first_key, {}, 0
-  for i = first_key, #keys do
-    local value = args[i + offset]
-    if value == '' then
-      redis.call('DEL', keys[i])
-    else
-      pairs_[n + 1], pairs_[n + 2] = keys[i], value
-      n = n + 2
-      if n == 2 * PAIRS_MAX then
-        set_pairs(pairs_, n, ttl_ms)
-        n = 0
-      end
-    end
-  end
-  set_pairs(pairs_, n, ttl_ms)
-end
-
 -- KEYS: cursor record. ARGV: token, epoch_min. Returns {epoch, cursor or false, meta, outbox}.
 local function claim(keys, args)
   local stored = redis.call('HMGET', keys[1], 'epoch', 'cursor', 'meta', 'outbox')
@@ -109,12 +62,5 @@ local function put_hashes(keys, args)
   return replaced
 end
 
--- KEYS: one per value. ARGV: ttl_ms, then the values.
-local function put_values(keys, args)
-  write_all(keys, 1, args, 2, args[1])
-  return #keys
-end
-
 redis.register_function('@LIBRARY@_claim', claim)
 redis.register_function('@LIBRARY@_put_hashes', put_hashes)
-redis.register_function('@LIBRARY@_put_values', put_values)

@@ -134,8 +134,9 @@ def owned_nodes(
     tables: ItemTables, at: NDArray[np.int64], *, partition: int, partitions: int
 ) -> NDArray[np.int64]:
     """Distinct nodes of ``at`` that ``partition`` owns, ascending."""
-    nodes = np.unique(at)
-    nodes = nodes[nodes >= 0]
+    seen = np.zeros(len(tables.nodes) + 1, np.bool_)  # ids repeat so often that sorting is dearer
+    seen[at.ravel()] = True  # -1 is no node: the last place
+    nodes = np.flatnonzero(seen[:-1])
     mine: NDArray[np.bool_] = tables.nodes["id"][nodes] % np.uint64(partitions) == partition
     return nodes[mine]
 
