@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.jit import kernel
 from stream_app.core.model import STEPS_MAX, Model
-from stream_app.core.scoring import POPULAR, REPEAT, RETURN, SOURCES, SOURCES_N
+from stream_app.core.scoring import EXPLORATION, POPULAR, REPEAT, RETURN, SOURCES, SOURCES_N
 from stream_app.errors import ConfigurationError, SchemaUnknown
 
 BLEND_SCHEMA = 1
@@ -25,7 +25,8 @@ _RATE = 0.01  # the square-root bound holds up to 1 / rate² observations; then 
 _SHARE = 0.002  # of the weights flows back to the published ones with each observation
 _LOSS_MEMORY = 0.999  # of the running mean losses, per observation
 
-BLENDED = np.array([s for s in range(SOURCES_N) if s not in (REPEAT, RETURN)])
+_APART = [REPEAT, RETURN, EXPLORATION]  # probabilities of their own; a set share of the places
+BLENDED = np.array([s for s in range(SOURCES_N) if s not in _APART])
 
 # What a clickstream partition has learned about the sources; ``weights`` of a step sum to 1.
 BLEND = np.dtype(
@@ -54,7 +55,6 @@ def published_weights(model: Model) -> NDArray[np.float64]:
         model.weight_user_knn,
         model.weight_segment,
         model.weight_trending,
-        model.weight_exploration,
     )
     # What sources outside give comes on top of the tables': a share of one is that of the tables.
     weights /= weights[: POPULAR + 1].sum()
@@ -109,7 +109,7 @@ def ranking_weights(
     learned = np.tile(prior, (STEPS_MAX, 1)) if blend is None else blend["weights"][0] * on
     sums = learned.sum(axis=1, keepdims=True)
     weights: NDArray[np.float64] = learned * (whole / np.maximum(sums, 1e-300))
-    weights[:, [REPEAT, RETURN]] = on[[REPEAT, RETURN]]  # probabilities of their own, not blended
+    weights[:, _APART] = on[_APART]
     return weights
 
 

@@ -100,7 +100,6 @@ class Model(NamedTuple):
     weight_user_knn: float = 1.0
     weight_segment: float = 0.5
     weight_trending: float = 0.5
-    weight_exploration: float = 0.1
 
 
 LANDMARK_HALF_LIVES = 16  # a landmark moves by whole half-lives: rescaling by 2**-16 is exact

@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.candidates import CART, HOME, context_of, gather
+from stream_app.core.catalog import CatalogView
 from stream_app.core.hybrid import ASLEEP, ranking_weights
-from stream_app.core.item_index import find
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import kernel
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 from stream_app.core.probing import probe_batch
-from stream_app.core.revisits import Recent, Row, new_recent
+from stream_app.core.revisits import Recent, new_recent
+from stream_app.core.rules import Rules, make_rules
 from stream_app.core.scoring import (
     SOURCES,
     SOURCES_N,
@@ -20,14 +21,21 @@ from stream_app.core.scoring import (
     Work,
     confidence,
     new_work,
-    place_of,
     scales,
 )
 from stream_app.core.scoring import (
     blend as blend_tables,
 )
 from stream_app.core.scoring_extra import Added, Extra, added, added_scales, blend_added
-from stream_app.core.scoring_select import explain, select_top, use_revisits
+from stream_app.core.scoring_select import explain, use_revisits
+from stream_app.core.shaping import (
+    EMPTY_CATALOG,
+    NO_FALLBACK,
+    Fallback,
+    Shape,
+    new_pool,
+    shape_list,
+)
 from stream_app.core.tables import ItemTables
 
 LISTS = ("home", "cart")
@@ -56,27 +64,6 @@ class Lists(NamedTuple):
 
 
 @kernel
-def _exclude(
-    user: Row,
-    which: int,
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    exclude_seen: bool,
-    work: Work,
-    n: int,
-) -> None:
-    """Zero the scores of what must not be in the list."""
-    cart_n = signed(user.cart_n) if which == CART else 0
-    seen_n = signed(user.ring_n) if exclude_seen else 0
-    for k in range(cart_n + seen_n):
-        c = find(keys, slots, user.cart_item[k] if k < cart_n else user.ring_item[k - cart_n])
-        if c >= 0:
-            t = place_of(work.place, work.node, c, n)
-            if t < n:
-                work.score[t] = 0.0
-
-
-@kernel
 def rank_batch(
     view: View,
     keys: NDArray[np.uint64],
@@ -84,13 +71,14 @@ def rank_batch(
     users: NDArray[np.void],
     rows: NDArray[np.int64],
     which: NDArray[np.uint8],
+    ts: NDArray[np.float64],
     growth: NDArray[np.float64],
     partition: NDArray[np.void],
     popular: NDArray[np.int64],
     extra: Added,
     model: Model,
     weights: NDArray[np.float64],
-    exclude_seen: bool,
+    shape: Shape,
     recent: Recent,
     work: Work,
     out: Lists,
@@ -98,6 +86,7 @@ def rank_batch(
     """Fill ``out[i]`` with list ``which[i]`` of ``users[rows[i]]``."""
     context = np.zeros(RING_MAX, np.int64)
     added_factors = np.zeros(SOURCES_N)
+    forced = np.zeros(out.nodes.shape[1], np.int64)
     for i in range(len(rows)):
         user, g = users[rows[i]], growth[i]
         step_weights = weights[user.step]
@@ -111,8 +100,10 @@ def rank_batch(
             added_scales(extra, i, step_weights, share, added_factors)
             blend_added(extra, i, added_factors, n, work)
         use_revisits(view, context, own_n, recent, partition[0], g, model, step_weights, work, n)
-        _exclude(user, which[i], keys, slots, exclude_seen, work, n)
-        count = select_top(view.nodes, work, n, out.nodes[i], out.scores[i])
+        count = shape_list(
+            view.nodes, work, n, shape, extra, i, user, which[i], ts[i], out.nodes[i],
+            out.scores[i], forced,
+        )  # fmt: skip
         out.counts[i] = count
         explain(
             view,
@@ -130,12 +121,16 @@ def rank_batch(
             out.sources[i],
             out.because[i],
         )
+        for k in range(count):
+            if forced[k] >= 0:
+                out.sources[i, k], out.because[i, k] = forced[k], -1
 
 
 class Ranker:
     """Scores batches of customers against one :class:`ItemTables`; owns the work space.
 
-    ``sources`` are names of :data:`~stream_app.core.scoring.SOURCES`, ``None`` for all.
+    ``sources`` are names of :data:`~stream_app.core.scoring.SOURCES`, ``None`` for all; ``rules``
+    what may be listed, ``None`` for no rules but, with ``exclude_seen``, nothing seen recently.
     """
 
     def __init__(
@@ -145,10 +140,12 @@ class Ranker:
         list_size: int,
         exclude_seen: bool = False,
         sources: Set[str] | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self.tables = tables
         self.list_size = list_size
-        self.exclude_seen = exclude_seen
+        self.rules = make_rules(seen=exclude_seen) if rules is None else rules
+        self._pool = new_pool(list_size)
         self.sources = frozenset(SOURCES if sources is None else sources)
         self._published = ranking_weights(tables.model, self.sources)
         self._recent = new_recent()
@@ -165,11 +162,14 @@ class Ranker:
         popular: Popular,
         extra: Extra | None = None,
         blend: NDArray[np.void] | None = None,
+        catalog: CatalogView = EMPTY_CATALOG,
+        fallback: Fallback = NO_FALLBACK,
     ) -> Lists:
         """Lists ``which (n,) uint8`` of ``users[rows]`` as of event times ``ts (n,)``, seconds.
 
         ``extra`` are candidates for these lists from sources outside the kernel; ``blend (1,)
-        BLEND`` the learned weights, ``None`` for the published ones.
+        BLEND`` the learned weights, ``None`` for the published ones. ``catalog`` says what may be
+        listed, ``fallback`` what fills a list that the rules left short.
         """
         tables = self.tables
         n, k = len(rows), self.list_size
@@ -189,13 +189,16 @@ class Ranker:
             users,
             rows,
             which,
+            ts,
             tables.growths(ts),
             partition,
             popular.nodes,
             more,
             tables.model,
             self._published if learned is None else learned,
-            self.exclude_seen,
+            Shape(
+                self.rules.any or len(catalog.flags) > 0, self.rules, catalog, fallback, self._pool
+            ),
             self._recent,
             self._work,
             out,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.jit import kernel
-from stream_app.core.scoring import SOURCES_N, Floats, Work, flat, place_of
+from stream_app.core.scoring import EXPLORATION, SOURCES_N, Floats, Work, flat, place_of
 
 
 class Extra(NamedTuple):
@@ -101,7 +101,9 @@ def added_scales(
     for e in range(extra.starts[which], extra.starts[which + 1]):
         out[extra.sources[e]] += extra.values[e]
     for s in range(SOURCES_N):
-        if out[s] > 0.0:
+        if s == EXPLORATION:  # has places of its own
+            out[s] = 0.0
+        elif out[s] > 0.0:
             out[s] = share * weights[s] / out[s] ** 0.75
 
 

@@ -65,42 +65,6 @@ def use_revisits(
 
 
 @kernel
-def select_top(
-    nodes: NDArray[np.void],
-    work: Work,
-    n: int,
-    chosen: NDArray[np.int64],
-    scores: NDArray[np.float64],
-) -> int:
-    """The best candidates with a positive score; ties go to the smaller id. Returns how many."""
-    m, size = 0, len(chosen)
-    score, node = work.score, work.node
-    least = np.float32(0.0)
-    for t in range(n):
-        v = score[t]
-        if v < least or v <= np.float32(0.0):
-            continue
-        c = node[t]
-        if m == size:
-            if v == least and nodes[c].id > nodes[chosen[m - 1]].id:
-                continue
-            m -= 1
-        at = m
-        while at > 0 and (
-            scores[at - 1] < v or (scores[at - 1] == v and nodes[chosen[at - 1]].id > nodes[c].id)
-        ):
-            chosen[at] = chosen[at - 1]
-            scores[at] = scores[at - 1]
-            at -= 1
-        chosen[at] = c
-        scores[at] = v
-        m += 1
-        if m == size:
-            least = np.float32(scores[m - 1])
-    return m
-
-
-@kernel
 def explain(
     view: View,
     near: NDArray[np.int64],
@@ -122,7 +86,8 @@ def explain(
     most = np.zeros(len(chosen))
     for i in range(len(chosen)):
         t = place_of(place, work.node, chosen[i], n)
-        sources[i], most[i] = leading_source(t, factors, work)
+        if t < n:  # what fills a list need not be a candidate
+            sources[i], most[i] = leading_source(t, factors, work)
     strength = np.zeros(len(chosen))
     # From here on ``place`` finds the chosen ones: the candidates are done with.
     for i in range(len(chosen)):

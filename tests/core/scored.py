@@ -5,11 +5,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.catalog import CatalogView
 from stream_app.core.learn import EVENT
 from stream_app.core.model import KIND, Model
 from stream_app.core.ranking import Lists, Popular, Ranker
+from stream_app.core.rules import Rules
 from stream_app.core.scoring import OWN_N, SOURCES_N
 from stream_app.core.scoring_extra import Extra
+from stream_app.core.shaping import EMPTY_CATALOG, NO_FALLBACK, Fallback
 from stream_app.core.state import decode_users
 from stream_app.core.tables import ItemTables
 from tests.core.logs import START_S, Related, Stream
@@ -39,9 +42,14 @@ class World(NamedTuple):
         sources: frozenset[str] | None = None,
         extra: Extra | None = None,
         blend: NDArray[np.void] | None = None,
+        rules: Rules | None = None,
+        catalog: CatalogView = EMPTY_CATALOG,
+        fallback: Fallback = NO_FALLBACK,
     ) -> Lists:
         """Lists of all customers as of their last event."""
-        ranker = Ranker(self.tables, list_size=size, exclude_seen=exclude_seen, sources=sources)
+        ranker = Ranker(
+            self.tables, list_size=size, exclude_seen=exclude_seen, sources=sources, rules=rules
+        )
         n = len(self.users)
         return ranker.rank(
             self.users,
@@ -52,6 +60,8 @@ class World(NamedTuple):
             self.popular,
             extra,
             blend,
+            catalog,
+            fallback,
         )
 
     def probe(self, items: NDArray[np.uint64], extra: Extra | None) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stream_app.core.scoring import CONTENT, OWN_N, SOURCES, SOURCES_N
+from stream_app.core.scoring import CONTENT, EXPLORATION, OWN_N, SOURCES, SOURCES_N
 from stream_app.core.scoring_extra import Extra, joined
 from tests.core.scored import from_outside, world
 from tests.core.test_scoring import add_revisits, expected_scores, single_precision
@@ -14,7 +14,7 @@ def test_lists_with_outside_candidates_equal_the_formula() -> None:
     lists = w.rank(size=40, extra=extra)
     for i, user in enumerate(w.users):
         outside = {}
-        for source in range(OWN_N, SOURCES_N):
+        for source in range(OWN_N, EXPLORATION):
             at = np.arange(extra.starts[i], extra.starts[i + 1])
             at = at[extra.sources[at] == source]
             outside[source] = np.zeros(w.tables.nodes_n)
