@@ -12,6 +12,7 @@ from stream_app.core.tables import ItemTables
 from stream_app.following import Follower
 from stream_app.items import ItemReader
 from stream_app.journeys import load_journey
+from stream_app.offers import Offers
 from stream_app.pipeline import Learn
 from stream_app.ports import Log, PublicStore, StateStore
 from stream_app.publishing import Publisher
@@ -71,8 +72,9 @@ def compose(
         settings.catalog_topic: cataloging.apply,
         settings.users_topic: AudienceStage(audience, settings).apply,
     }
+    offers = Offers(catalog, items, settings, timer)
     return Stages(
-        Learn(settings, store, log, publisher, items, clock, journey, telemetry),
+        Learn(settings, store, log, publisher, items, offers, clock, journey, telemetry),
         Relate(settings, store, public, log, items, timer, telemetry),
         Stock(settings, store, public, log, catalog),
         items,

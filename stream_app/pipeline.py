@@ -22,6 +22,7 @@ from stream_app.core.ranking import Ranker
 from stream_app.core.state import decode_partition, decode_users, encode_users
 from stream_app.events import EventBatch, EventDecoder
 from stream_app.items import ItemReader
+from stream_app.offers import Offers
 from stream_app.outbox import (
     Ranked,
     changed_profiles,
@@ -68,6 +69,7 @@ class Learn:
         log: Log,
         publisher: Publisher,
         items: ItemReader,
+        offers: Offers,
         clock: Callable[[], float],
         journey: Journey,
         telemetry: Telemetry = SILENT,
@@ -81,9 +83,8 @@ class Learn:
         self._clock = clock
         self._telemetry = telemetry
         self._decoder = EventDecoder(settings)
-        self._ranker = Ranker(
-            items.tables, list_size=settings.list_size, exclude_seen=settings.exclude_seen
-        )
+        self._offers = offers
+        self._ranker = Ranker(items.tables, list_size=settings.list_size, rules=offers.rules)
         self._blending = settings.blend_weights == "learned"
         self.owned: dict[int, Owned] = {}
         self.learning = True  # False: the frozen evaluation protocol
@@ -259,7 +260,10 @@ class Learn:
             selected["last_ts"][owners],
             partition,
             self._items.popular(),
+            self._offers.exploration(selected, owners, kinds.astype(np.uint8)),
             blend=blend if self._blending else None,
+            catalog=self._offers.view(),
+            fallback=self._offers.fallback(),
         )
         likely = self.journey.likely_next(partition["step_counts"][0])
         return Ranked(

@@ -140,6 +140,26 @@ class Settings(BaseModel):
     )
     trending_size: int = Field(50, ge=1, le=200, description="items of trending:all")
     exclude_seen: bool = Field(False, description="leave recently seen items out of the lists")
+    exclude_cart: bool = Field(
+        False, description="leave what is in the cart out of all lists, not only the cart's"
+    )
+    exclude_bought_days: float = Field(
+        0.0, ge=0, le=36_500, description="days a bought item is left out of the lists"
+    )
+    repurchase_days: str = Field(
+        "", description="the same by category: Coffee=21,Pets/Food=30 (whole path or its top)"
+    )
+    excluded_items: str = Field("", description="ids of items never to list, comma-separated")
+    price_min: float = Field(0.0, ge=0, description="least price of a listed item")
+    price_max: float = Field(0.0, ge=0, description="highest price of a listed item, 0 = no limit")
+    category_max: int = Field(0, ge=0, description="items of a category in a list, 0 = no limit")
+    brand_max: int = Field(0, ge=0, description="items of a brand in a list, 0 = no limit")
+    diversity: float = Field(
+        0.0, ge=0, le=1, description="weight of unlikeness against score in a list (MMR)"
+    )
+    exploration_share: float = Field(
+        0.0, ge=0, le=1, description="share of a list's places that new items get"
+    )
     blend_weights: Literal["learned", "published"] = Field(
         "learned", description="weights of the sources by journey step: learned, or pinned"
     )
@@ -201,6 +221,19 @@ class Settings(BaseModel):
             raise ValueError(f"must start with one of {', '.join(schemes)}")
         return value
 
+    @field_validator("repurchase_days")
+    @classmethod
+    def _cycles(cls, value: str) -> str:
+        for part in value.split(","):
+            name, _, days = part.rpartition("=")
+            try:
+                fine = not part.strip() or (bool(name.strip()) and 0.0 <= float(days) <= 36_500)
+            except ValueError:
+                fine = False
+            if not fine:
+                raise ValueError(f"{part.strip()!r} must look like Category=days")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         if self.item_tables_max > self.items_max:
@@ -217,6 +250,19 @@ class Settings(BaseModel):
         ):
             raise ValueError("SASL needs kafka_username and kafka_password_file")
         return self
+
+    def repurchase_cycles(self) -> dict[str, float]:
+        """Days by category.
+
+        >>> Settings(repurchase_days="Coffee=21, Pets/Food=30").repurchase_cycles()
+        {'Coffee': 21.0, 'Pets/Food': 30.0}
+        """
+        pairs = (part.rpartition("=") for part in self.repurchase_days.split(",") if part.strip())
+        return {name.strip(): float(days) for name, _, days in pairs}
+
+    def excluded(self) -> list[str]:
+        """Ids of items never to list."""
+        return [part.strip() for part in self.excluded_items.split(",") if part.strip()]
 
     @property
     def bootstrap(self) -> str:

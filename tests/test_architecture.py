@@ -44,9 +44,10 @@ LAYERS: dict[str, tuple[str, str]] = {
     "sales": ("errors", "numpy msgspec"),
     "items": ("errors ports codec core hashing telemetry", "numpy"),
     "publishing": ("ports settings codec core items retrying", "numpy"),
+    "offers": ("settings core hashing items", "numpy"),
     "outbox": ("events codec core profiles sales", "numpy"),
     "pipeline": (
-        "ports settings events codec core items outbox publishing rejects retrying telemetry"
+        "ports settings events codec core items offers outbox publishing rejects retrying telemetry"
         " user_cache",
         "numpy orjson",
     ),
@@ -59,8 +60,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "cataloging": ("errors ports settings events catalog_wire core hashing", "numpy"),
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
-        "audience cataloging core following items journeys pipeline ports publishing relating"
-        " settings stocking telemetry",
+        "audience cataloging core following items journeys offers pipeline ports publishing"
+        " relating settings stocking telemetry",
         "",
     ),
     "broadcasts": ("adapters composition following settings", ""),

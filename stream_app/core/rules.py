@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.bounded import index_of
 from stream_app.core.candidates import CART
 from stream_app.core.catalog import AVAILABLE, DELETED, HIDDEN, CatalogView
 from stream_app.core.hash_index import HashIndex
 from stream_app.core.item_index import find
 from stream_app.core.jit import kernel, signed
-from stream_app.core.learn import index_of
 from stream_app.core.model import KIND
 from stream_app.core.revisits import Row
 
