@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ from faults.load import Load
 from faults.options import Options
 from faults.proxy import Proxy
 from faults.schedule import WORKERS
-from faults.workers import SupervisedWorker
+from faults.workers import ROOT, SupervisedWorker
 from stream_app.adapters.generations import GenerationStore
 from stream_app.adapters.topics import ensure_topics
 from stream_app.embedded import free_port, valkey_server
@@ -30,6 +31,7 @@ from stream_app.worker import redis_store, topic_specs
 from tests.servers import ApacheKafka, Listener
 
 POLL_S = 0.25
+COMPILE_TIMEOUT_S = 600
 SPARE = 2  # Kafka listener of the workers that come and go
 Places = dict[tuple[str, int], int]  # (topic, partition) → offset
 
@@ -81,6 +83,7 @@ class Cluster:
         for kafka_proxy in self.kafka_proxies:
             await kafka_proxy.start()
         await ensure_topics(topic_specs(self.settings), brokers=[self.kafka.bootstrap])
+        await asyncio.to_thread(_compile_kernels)
         for number in range(WORKERS):
             self.workers.append(await self.worker(f"worker-{number}", number))
         for worker in self.workers:
@@ -244,3 +247,9 @@ class Cluster:
                     high[place] = max(known, cursor, offset)
         finally:
             await admin.close()
+
+
+def _compile_kernels() -> None:
+    """Once for all workers, which find them on disk: a fresh machine needs a minute or two."""
+    code = "import stream_app.warmup as w, stream_app.settings as s; w.warm_up(s.load_settings({}))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=COMPILE_TIMEOUT_S)

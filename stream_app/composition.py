@@ -35,6 +35,14 @@ class Stages:
     followers: tuple[Follower, ...]
 
 
+def guarded(model: Model, settings: Settings) -> Model:
+    """``model`` with the limits of one customer's events that ``settings`` have."""
+    return model._replace(
+        minute_events_max=float(settings.minute_events_max),
+        day_events_max=float(settings.day_events_max),
+    )
+
+
 def compose(
     settings: Settings,
     *,
@@ -51,9 +59,8 @@ def compose(
     They are two, because a clock that is set back an hour must not stop anything for an hour.
     """
     timer = timer or clock
-    tables = ItemTables(
-        model or Model(), rows_max=settings.item_tables_max, nodes_max=settings.items_max
-    )
+    model = guarded(model or Model(), settings)
+    tables = ItemTables(model, rows_max=settings.item_tables_max, nodes_max=settings.items_max)
     items = ItemReader(
         store,
         tables,

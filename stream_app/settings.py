@@ -101,6 +101,12 @@ class Settings(BaseModel):
     batch_events_max: int = Field(4_000, ge=1, le=10_000, description="events per micro-batch")
     event_bytes_max: int = Field(65_536, ge=256, le=1_000_000, description="bytes of one event")
     id_chars_max: int = Field(128, ge=8, le=512, description="characters of an id")
+    minute_events_max: int = Field(
+        0, ge=0, le=1_000_000, description="events of one customer in a minute; 0 = no limit"
+    )
+    day_events_max: int = Field(
+        0, ge=0, le=100_000_000, description="events of one customer in a day; 0 = no limit"
+    )
     future_tolerance_s: float = Field(
         86_400.0, ge=0, description="seconds an event may lie after its record's own time"
     )

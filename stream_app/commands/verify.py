@@ -14,6 +14,8 @@ from stream_app.adapters.redis_store import RedisStore
 from stream_app.adapters.topics import StoredRecord, consume
 from stream_app.codec import decode_transitions
 from stream_app.commands.console import command, console, plain
+from stream_app.composition import guarded
+from stream_app.core.model import Model
 from stream_app.core.tables import ITEM
 from stream_app.errors import EventRejected, StreamAppError
 from stream_app.events import EventDecoder
@@ -143,7 +145,8 @@ async def _read_clicks(
 ) -> list[Source]:
     """Recompute customers; adds to ``masses`` and ``expected``, transitions by item partition."""
     journey = load_journey(settings.journey_file)
-    sources = [Source(Customers(journey)) for _ in range(settings.clickstream_partitions)]
+    model = guarded(Model(), settings)
+    sources = [Source(Customers(journey, model)) for _ in range(settings.clickstream_partitions)]
     decoder = EventDecoder(settings)
     partitions = np.uint64(settings.cooccurrence_partitions)
     async for p, records in _chunks(settings, settings.clickstream_topic):

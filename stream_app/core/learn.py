@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.bot_guard import is_too_fast
 from stream_app.core.bounded import index_of, remember
 from stream_app.core.customer import (
     FIRST_OF_SESSION,
@@ -66,7 +67,7 @@ TRANSITION = np.dtype(
     align=True,
 )
 
-APPLIED, DUPLICATE, ERASED, STALE = range(4)
+APPLIED, DUPLICATE, ERASED, STALE, QUARANTINED = range(5)
 NO_TIMER = 255
 _VIEW, _CLICK = KIND["view"], KIND["click"]
 _ADD, _PURCHASE, _REFUND = KIND["add_to_cart"], KIND["purchase"], KIND["refund"]
@@ -247,6 +248,10 @@ def learn_events(
             continue
         if event.kind >= _INTERNAL:
             status[e], timers[e] = _take_internal(user, part, event, plan)
+            continue
+        if is_too_fast(user, event.ts, model):
+            status[e] = QUARANTINED
+            part.rejected += 0 if one_more else 1
             continue
         if learn_globals and event.item != 0 and weights[event.kind] > 0.0:
             _learn_recent(user, part, event.item, recent)

@@ -74,6 +74,8 @@ class Model(NamedTuple):
     """
 
     session_gap_s: float = 1800.0
+    minute_events_max: float = 0.0  # of one customer, in a minute and a day; 0 = no limit
+    day_events_max: float = 0.0
     pair_half_life_s: float = 21 * 86400.0
     popularity_half_life_s: float = 2 * 86400.0 * 0.6931471805599453
     vector_half_life_s: float = 30 * 86400.0

@@ -56,6 +56,8 @@ USER = np.dtype(
         ("purchase_ts", "f8"),  # of the last purchase, 0 = none
         ("first_ts", "f8"),  # of the first event
         ("sampled_at", "f8"),  # when ``features`` were taken
+        ("minute_paced", "f8"),  # when the events so far would have come at the highest rate
+        ("day_paced", "f8"),  # allowed, by minute and by day: see core.bot_guard
         ("ring_item", "u8", (RING_MAX,)),
         ("cart_item", "u8", (CART_MAX,)),
         ("bought_item", "u8", (BOUGHT_MAX,)),
@@ -166,7 +168,7 @@ def encode_users(users: NDArray[np.void], names: Sequence[bytes] | None = None) 
 
     >>> state = new_users(np.array([7], np.uint64))
     >>> len(encode_users(state)[0]), encode_users(state, [b"anna"])[0][-4:], USER.itemsize
-    (112, b'anna', 752)
+    (128, b'anna', 768)
     """
     full = users.view(np.uint8).reshape(len(users), USER.itemsize)
     out = np.empty(full.size, np.uint8)

@@ -75,6 +75,7 @@ class Customer:
     first_ts: float = 0.0
     purchase_ts: float = 0.0
     timer_ts: float = 0.0
+    paced: list[float] = field(default_factory=lambda: [0.0, 0.0])  # by minute, by day
     visits: list[Visit] = field(default_factory=list)
     in_session: int = 0  # how many of the visits
     seen: list[int] = field(default_factory=list)
@@ -94,6 +95,7 @@ class Customer:
         ):
             user[name] = getattr(self, name)
         user["session_n"] = self.in_session
+        user["minute_paced"], user["day_paced"] = self.paced
         columns: dict[str, tuple[str, list[int] | list[float]]] = {
             "ring_item": ("ring_n", [visit.item for visit in self.visits]),
             "ring_ts": ("ring_n", [int(visit.ts) for visit in self.visits]),
@@ -180,6 +182,9 @@ class Customers:
             del self.customers[customer_id]
             self.applied += 1
             return
+        if self._too_fast(who, ts):
+            self.rejected += 1
+            return
         weight = _WEIGHTS[kind]
         self._session(who, ts, session)
         fade(who, ts, self.model)
@@ -205,6 +210,19 @@ class Customers:
         who.events += 1
         who.offset, who.anonymous = offset, anonymous
         self.applied += 1
+
+    def _too_fast(self, who: Customer, ts: float) -> bool:
+        """Above the rate that the customer's events may have, in event time."""
+        now = max(ts, who.last_ts)
+        limits = (60.0, self.model.minute_events_max), (86_400.0, self.model.day_events_max)
+        paced = [max(past, now) for past in who.paced]
+        for at, (span, most) in zip(paced, limits, strict=True):
+            if most > 0 and at - now > span - span / most:
+                return True
+        for k, (span, most) in enumerate(limits):
+            if most > 0:
+                who.paced[k] = paced[k] + span / most
+        return False
 
     def _internal(self, customer_id: int, kind: str, ts: float, offset: int) -> None:
         """Records of the application to itself, believed as far as the state bears them out."""
