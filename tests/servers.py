@@ -157,7 +157,7 @@ class ApacheKafka(ServerProcess):
 
     def _format(self, scram: Mapping[str, str]) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = self._java("kafka.tools.StorageTool", "format", "--cluster-id", cluster)
+        tool = self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}")
         for user, password in scram.items():
             tool += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
         done = subprocess.run(

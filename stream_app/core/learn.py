@@ -192,16 +192,19 @@ def _take_internal(user: Row, partition: Row, event: Row, plan: Plan) -> tuple[i
 
 
 @kernel
-def _is_repeated(user: Row, event: Row, one_more: bool, last: int) -> bool:
-    """Whether the event's record was applied before: its events are taken or dropped together."""
+def _refused(user: Row, event: Row, one_more: bool, last: int, model: Model) -> int:
+    """Why the event is not taken, else ``APPLIED``; those of one record go the same way."""
     if one_more:
-        return bool(last == DUPLICATE)
-    if event.event_id == 0 or event.kind >= _INTERNAL:
-        return False
-    if index_of(user.seen, user.seen_n, event.event_id) >= 0:
-        return True
-    user.seen_n = remember(user.seen, user.seen_n, event.event_id)
-    return False
+        return last if last in (DUPLICATE, QUARANTINED) else APPLIED
+    if event.kind >= _INTERNAL:
+        return APPLIED
+    if event.event_id != 0:
+        if index_of(user.seen, user.seen_n, event.event_id) >= 0:
+            return DUPLICATE
+        user.seen_n = remember(user.seen, user.seen_n, event.event_id)
+    if event.kind != _ERASE and is_too_fast(user, event.ts, model):
+        return QUARANTINED
+    return APPLIED
 
 
 @kernel
@@ -235,8 +238,8 @@ def learn_events(
         event = events[e]
         user = users[rows[e]]
         one_more = e > 0 and event.offset == events[e - 1].offset  # of the same record
-        if _is_repeated(user, event, one_more, status[e - 1]):
-            status[e] = DUPLICATE
+        status[e] = _refused(user, event, one_more, status[e - 1], model)
+        if status[e] != APPLIED:
             part.rejected += 0 if one_more else 1
             continue
         if event.kind == _ERASE:
@@ -248,10 +251,6 @@ def learn_events(
             continue
         if event.kind >= _INTERNAL:
             status[e], timers[e] = _take_internal(user, part, event, plan)
-            continue
-        if is_too_fast(user, event.ts, model):
-            status[e] = QUARANTINED
-            part.rejected += 0 if one_more else 1
             continue
         if learn_globals and event.item != 0 and weights[event.kind] > 0.0:
             _learn_recent(user, part, event.item, recent)
