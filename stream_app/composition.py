@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stream_app.audience import AudienceStage
 from stream_app.cataloging import Cataloging
-from stream_app.core.audience import Audience
+from stream_app.core.audience import EMAIL, PERSONALISE, Audience
 from stream_app.core.catalog import Catalog
+from stream_app.core.insight_fields import MARKETING, PERSONAL
 from stream_app.core.model import Model
 from stream_app.core.tables import ItemTables
+from stream_app.decisions import load_decisions
 from stream_app.following import Follower
 from stream_app.items import ItemReader
 from stream_app.journeys import load_journey
@@ -71,6 +76,12 @@ def compose(
         telemetry=telemetry,
     )
     journey = load_journey(settings.journey_file)
+    decisions = load_decisions(
+        settings.actions_file,
+        settings.experiments_file,
+        journey.names,
+        settings.clickstream_partitions,
+    )
     publisher = Publisher(log, public, items, settings, journey)
     catalog = Catalog(items_max=settings.items_max)
     audience = Audience(customers_max=settings.users_max)
@@ -81,7 +92,19 @@ def compose(
     }
     offers = Offers(catalog, items, settings, timer)
     return Stages(
-        Learn(settings, store, log, publisher, items, offers, clock, journey, telemetry),
+        Learn(
+            settings,
+            store,
+            log,
+            publisher,
+            items,
+            offers,
+            clock,
+            journey,
+            decisions,
+            _refusals(audience),
+            telemetry,
+        ),
         Relate(settings, store, public, log, items, timer, telemetry),
         Stock(settings, store, public, log, catalog),
         items,
@@ -89,3 +112,14 @@ def compose(
         audience,
         tuple(Follower(topic, apply, settings, log, public) for topic, apply in applied.items()),
     )
+
+
+def _refusals(audience: Audience) -> Callable[[NDArray[np.uint64]], NDArray[np.uint8]]:
+    """What customers have refused, as the bits that decisions know."""
+
+    def refused(ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        personal = np.where(audience.may(ids, PERSONALISE), 0, PERSONAL)
+        marketing = np.where(audience.may(ids, EMAIL), 0, MARKETING)
+        return (personal | marketing).astype(np.uint8)
+
+    return refused

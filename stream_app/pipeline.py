@@ -20,6 +20,7 @@ from stream_app.core.learn import APPLIED, Learned, learn
 from stream_app.core.model import INTERNAL, KIND
 from stream_app.core.ranking import Ranker
 from stream_app.core.state import decode_partition, decode_users, encode_users
+from stream_app.decisions import Decisions
 from stream_app.events import EventBatch, EventDecoder
 from stream_app.items import ItemReader
 from stream_app.offers import Offers
@@ -72,9 +73,13 @@ class Learn:
         offers: Offers,
         clock: Callable[[], float],
         journey: Journey,
+        decisions: Decisions,
+        refused: Callable[[NDArray[np.uint64]], NDArray[np.uint8]],
         telemetry: Telemetry = SILENT,
     ) -> None:
         self.journey = journey
+        self.decisions = decisions
+        self._refused = refused
         self._settings = settings
         self._store = store
         self._log = log
@@ -120,6 +125,7 @@ class Learn:
             partition,
             self._items.tables.model,
             self.journey.plan,
+            policy=self.decisions.policy,
             learn_globals=self.learning,
         )
         _follow_time(partition, events)
@@ -273,6 +279,7 @@ class Learn:
             owners,
             kinds.astype(np.uint8),
             lists,
+            self.decisions.scalars(selected, self._refused(selected["id"])),
         )
 
     def _outbox(

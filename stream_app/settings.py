@@ -135,6 +135,10 @@ class Settings(BaseModel):
     relate_linger_s: float = Field(
         0.5, ge=0, le=60, description="seconds between two merges of an item partition"
     )
+    actions_file: Path | None = Field(None, description="TOML of actions, promotions; default ours")
+    experiments_file: Path | None = Field(
+        None, description="TOML file of experiments, default none"
+    )
     journey_file: Path | None = Field(None, description="TOML file of the journey, default ours")
     timers_max: int = Field(
         500_000, ge=1_000, le=50_000_000, description="near deadlines kept in memory per partition"

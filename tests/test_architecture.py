@@ -33,6 +33,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "core.knowledge": ("core", "numpy sklearn"),
     "retrying": ("errors", ""),
     "journeys": ("errors core", "numpy pydantic"),
+    "decisions": ("errors core", "numpy orjson"),
     "timers": ("errors ports settings core hashing pipeline retrying", "numpy orjson"),
     "user_cache": ("", ""),
     "profiles": ("codec core", "numpy"),
@@ -47,8 +48,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "offers": ("settings core hashing items", "numpy"),
     "outbox": ("events codec core profiles sales", "numpy"),
     "pipeline": (
-        "ports settings events codec core items offers outbox publishing rejects retrying telemetry"
-        " user_cache",
+        "ports settings decisions events codec core items offers outbox publishing rejects"
+        " retrying telemetry user_cache",
         "numpy orjson",
     ),
     "relating": (
@@ -60,9 +61,9 @@ LAYERS: dict[str, tuple[str, str]] = {
     "cataloging": ("errors ports settings events catalog_wire core hashing", "numpy"),
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
-        "audience cataloging core following items journeys offers pipeline ports publishing"
-        " relating settings stocking telemetry",
-        "",
+        "audience cataloging core decisions following items journeys offers pipeline ports"
+        " publishing relating settings stocking telemetry",
+        "numpy",
     ),
     "broadcasts": ("adapters composition following settings", ""),
     "stocking": (
@@ -106,9 +107,9 @@ LAYERS: dict[str, tuple[str, str]] = {
 
 # The core has no IO, clock, logging, environment or randomness. Of the standard library, only:
 PURE_STDLIB = set(
-    "__future__ abc array bisect collections contextlib copy dataclasses datetime decimal enum"
-    " fractions functools hashlib heapq itertools json math numbers operator re statistics string"
-    " struct tomllib types typing unicodedata zlib".split()
+    "__future__ abc array bisect collections contextlib copy dataclasses datetime decimal difflib"
+    " enum fractions functools hashlib heapq itertools json math numbers operator re statistics"
+    " string struct tomllib types typing unicodedata zlib".split()
 )
 IMPURE_NAMES = {"open", "print", "input", "exec", "eval", "breakpoint", "__import__"}
 IMPURE_ATTRIBUTES = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today")} | {

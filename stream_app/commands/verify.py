@@ -21,7 +21,7 @@ from stream_app.errors import EventRejected, StreamAppError
 from stream_app.events import EventDecoder
 from stream_app.hashing import customer_id
 from stream_app.journeys import load_journey
-from stream_app.offline.recompute import Customers
+from stream_app.offline.recompute import Customers, books
 from stream_app.offline.recompute_items import ItemPartition, Masses, Sums
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, RawBatch
@@ -246,7 +246,7 @@ async def _compare_source(
         part = everyone[start : start + LOAD_BLOBS]
         keys = [who.id.to_bytes(8, "little") for who in part]
         blobs = await store.load(USERS, [p] * len(keys), keys)
-        differ += sum(blob != who.blob() for blob, who in zip(blobs, part, strict=True))
+        differ += sum(books(blob) != who.blob() for blob, who in zip(blobs, part, strict=True))
     if differ:
         findings.fault(f"{where}: {differ} of {len(everyone)} customers differ from the log")
     for name in ("applied", "dead_lettered", "rejected", "skipped"):

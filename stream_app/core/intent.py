@@ -32,30 +32,21 @@ from stream_app.core.intent_trees import (
     leaf_slots,
 )
 from stream_app.core.jit import kernel
+from stream_app.core.slots import belief, learn_row, moderated, variance_min
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Columns = Mapping[str, Sequence[str]]
 
 prior_rows = 5.0  # rows at even odds that the prior belief in a slot's weight is worth, times 4
-variance_min = 1e-5  # no slot gets so sure that it stops following its customers
-
-
-@kernel
-def _moderated(mean: float, variance: float) -> float:
-    """Probability when the log odds are normal: MacKay 1992, eq. 4.9."""
-    return float(1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi * variance / 8.0))))
 
 
 @kernel
 def _probabilities(slots: NDArray[np.int32], mean: FloatArray, variance: FloatArray) -> FloatArray:
     out = np.empty(slots.shape[0])
     for row in range(slots.shape[0]):
-        total, spread = 0.0, 0.0
-        for slot in slots[row]:
-            total += mean[slot]
-            spread += variance[slot]
-        out[row] = _moderated(total, spread)
+        total, spread = belief(slots[row], mean, variance)
+        out[row] = moderated(total, spread)
     return out
 
 
@@ -68,18 +59,7 @@ def _learn(
     floor: float,
 ) -> None:
     for row in range(slots.shape[0]):
-        total, spread = 0.0, 0.0
-        for slot in slots[row]:
-            total += mean[slot]
-            spread += variance[slot]
-        expected = 1.0 / (1.0 + np.exp(-total))
-        curvature = expected * (1.0 - expected)
-        surprise = (1.0 if positive[row] else 0.0) - _moderated(total, spread)
-        share = 1.0 / (1.0 + curvature * spread)
-        for slot in slots[row]:
-            gain = variance[slot] * share
-            mean[slot] += gain * surprise
-            variance[slot] = max(variance[slot] * (1.0 - gain * curvature), floor)
+        learn_row(slots[row], positive[row], 1.0, mean, variance, floor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,17 @@ from stream_app.core.customer import (
     note_category,
     note_event,
 )
+from stream_app.core.insight import (
+    Desk,
+    Policy,
+    after_event,
+    before_event,
+    elapse,
+    new_desk,
+    plain_policy,
+    reconsider,
+    starts_session,
+)
 from stream_app.core.jit import kernel, signed
 from stream_app.core.journey import Plan, apply_timeout, next_timeout, pass_time, take_step
 from stream_app.core.model import (
@@ -50,6 +61,8 @@ EVENT = np.dtype(
         ("segment", "u4", (SEGMENTS_OF_EVENT,)),  # hashes of channel and region
         ("kind", "u1"),
         ("anonymous", "u1"),
+        ("list", "u1"),  # number + 1 of the list of ours that the event is about, 0 = none
+        ("source", "u1"),  # number + 1 of the source that had put the item there, 0 = not told
     ],
     align=True,
 )
@@ -69,6 +82,7 @@ TRANSITION = np.dtype(
 
 APPLIED, DUPLICATE, ERASED, STALE, QUARANTINED = range(5)
 NO_TIMER = 255
+_PLAIN = plain_policy()
 _VIEW, _CLICK = KIND["view"], KIND["click"]
 _ADD, _PURCHASE, _REFUND = KIND["add_to_cart"], KIND["purchase"], KIND["refund"]
 _ERASE, _REFRESH, _TIMEOUT = KIND["erase"], KIND["refresh"], KIND["timeout"]
@@ -101,12 +115,7 @@ def _learn_recent(user: Row, partition: Row, item: int, recent: Recent) -> None:
 @kernel
 def _enter_session(user: Row, event: Row, model: Model, start: int) -> None:
     """Start a new session when the session id changes, or without ids after a pause."""
-    pause = event.ts - user.last_ts
-    if user.session != 0 and event.session != 0:
-        fresh = user.session != event.session
-    else:
-        fresh = pause > model.session_gap_s
-    if user.events == 0 or fresh:
+    if starts_session(user, event, model):
         user.sessions += 1
         user.session_start = event.ts
         user.category_views = 0
@@ -130,6 +139,15 @@ def _take_step(user: Row, partition: Row, event: Row, returning: bool, plan: Pla
         user.previous_step = user.step
         user.step = step
         user.entered_at = event.ts
+
+
+@kernel
+def _count_move(user: Row, partition: Row, event: Row) -> None:
+    """How often a session goes on, and how often with the same item."""
+    if user.session_n > 0:
+        partition.transitions += 1.0
+        if user.ring_item[signed(user.ring_n) - 1] == event.item:
+            partition.repeats += 1.0
 
 
 @kernel
@@ -170,7 +188,36 @@ def _transition(user: Row, event: Row, weight: float, out: Row) -> None:
 
 
 @kernel
-def _take_internal(user: Row, partition: Row, event: Row, plan: Plan) -> tuple[int, int]:
+def _choose(
+    user: Row,
+    partition: Row,
+    event: Row,
+    weight: float,
+    learn_globals: bool,
+    snapshot: Row,
+    out: Row,
+) -> None:
+    """The customer turns to an item: the transition to it, and the session so far."""
+    if user.session_n == 0:
+        take_snapshot(user, event.ts, event.offset, snapshot)
+    if learn_globals:
+        _count_move(user, partition, event)
+    _transition(user, event, weight, out)
+    append_event(user, event.item, event.ts, event.kind)
+    note_category(user, event.category)
+
+
+@kernel
+def _take_internal(
+    user: Row,
+    partition: Row,
+    mind: Row,
+    event: Row,
+    plan: Plan,
+    model: Model,
+    policy: Policy,
+    desk: Desk,
+) -> tuple[int, int]:
     """Believe a record of our own as far as the customer's state bears it out; status and timer.
 
     A time-out is believed when it is the next one that the state has, to the bit of its deadline:
@@ -181,7 +228,9 @@ def _take_internal(user: Row, partition: Row, event: Row, plan: Plan) -> tuple[i
     if user.events > 0 and event.kind == _TIMEOUT:
         row, due = next_timeout(user, plan.timeouts)
         if row >= 0 and due == event.ts:
+            elapse(user, mind, due, False, model, policy, desk)
             apply_timeout(user, plan.timeouts[row], due)
+            reconsider(user, mind, event, policy, desk)
             timer, believed = row, True
     if not believed:
         partition.rejected += 1
@@ -219,9 +268,11 @@ def learn_events(
     rows: NDArray[np.int64],
     events: NDArray[np.void],
     partition: NDArray[np.void],
+    insight: NDArray[np.void],
     plan: Plan,
     weights: NDArray[np.float64],
     model: Model,
+    policy: Policy,
     learn_globals: bool,
     blank: NDArray[np.void],
     status: NDArray[np.uint8],
@@ -231,8 +282,7 @@ def learn_events(
     snapshots: NDArray[np.void],
 ) -> int:
     """Apply ``events`` in order to ``users[rows]``; returns how many transitions are in ``out``."""
-    recent = new_recent()
-    part = partition[0]
+    part, mind, recent, desk = partition[0], insight[0], new_recent(), new_desk()
     n = 0
     for e in range(len(events)):
         event = events[e]
@@ -250,29 +300,26 @@ def learn_events(
             part.applied += 1
             continue
         if event.kind >= _INTERNAL:
-            status[e], timers[e] = _take_internal(user, part, event, plan)
+            status[e], timers[e] = _take_internal(
+                user, part, mind, event, plan, model, policy, desk
+            )
             continue
-        if learn_globals and event.item != 0 and weights[event.kind] > 0.0:
-            _learn_recent(user, part, event.item, recent)
-            keep(sample, e, users, rows[e], part)
+        weight = weights[event.kind]
+        chosen = event.item != 0 and weight > 0.0
+        if learn_globals:
+            if chosen:
+                _learn_recent(user, part, event.item, recent)
+                keep(sample, e, users, rows[e], part)
+            before_event(user, mind, event, one_more, model, policy, desk)
         if user.events > 0:
             pass_time(user, event.ts, plan.timeouts)
         _enter_session(user, event, model, plan.start)
         decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
-        weight = weights[event.kind]
-        returning = event.item != 0 and weight > 0.0 and _is_in_session(user, event.item)
+        returning = chosen and _is_in_session(user, event.item)
         keep_books(user, event)
-        if event.item != 0 and weight > 0.0:
-            if user.session_n == 0:
-                take_snapshot(user, event.ts, event.offset, snapshots[e])
-            if learn_globals and user.session_n > 0:
-                part.transitions += 1.0
-                if user.ring_item[signed(user.ring_n) - 1] == event.item:
-                    part.repeats += 1.0
-            _transition(user, event, weight, out[n])
+        if chosen:
+            _choose(user, part, event, weight, learn_globals, snapshots[e], out[n])
             n += 1
-            append_event(user, event.item, event.ts, event.kind)
-            note_category(user, event.category)
         elif event.item != 0 and weight < 0.0:
             n = _retract(user, event, weight, out, n)
         if event.item != 0 and weight != 0.0:
@@ -281,6 +328,8 @@ def learn_events(
                 take_snapshot(user, event.ts, event.offset, snapshots[e])
         _take_step(user, part, event, returning, plan)
         note_event(user, event)
+        if learn_globals:
+            after_event(user, mind, event, policy, desk)
         part.applied += 0 if one_more else 1
     return n
 
@@ -293,12 +342,13 @@ def learn(
     model: Model,
     plan: Plan,
     *,
+    policy: Policy = _PLAIN,
     learn_globals: bool = True,
 ) -> Learned:
     """Apply ``(n,) EVENT`` records in order, in place, to ``users[rows]`` and ``partition``.
 
-    ``learn_globals=False`` leaves the partition's repeat and return tables as they are (the frozen
-    evaluation protocol).
+    ``policy`` are the actions and experiments that are on. ``learn_globals=False`` leaves what the
+    partition learns about all its customers as it is (the frozen evaluation protocol).
     """
     status, timers = np.zeros(len(events), np.uint8), np.full(len(events), NO_TIMER, np.uint8)
     out = np.zeros(len(events), TRANSITION)
@@ -309,9 +359,11 @@ def learn(
         rows,
         events,
         partition,
+        partition["insight"],
         plan,
         KIND_WEIGHTS,
         model,
+        policy,
         learn_globals,
         new_users(np.zeros(1, np.uint64)),
         status,

@@ -63,7 +63,6 @@ VECTOR_MAX = 12  # entries of the sparse user vector
 SEGMENTS_OF_EVENT = 2  # channel and region
 CART_MAX = 10
 BOUGHT_MAX = 10
-FEATURES_MAX = 16  # of a customer, as sampled for a prediction that is not yet resolved
 STEPS_MAX = 16  # steps of a journey
 
 
@@ -81,6 +80,8 @@ class Model(NamedTuple):
     vector_half_life_s: float = 30 * 86400.0
     trend_short_s: float = 3600.0  # half-lives: what is asked for now, and usually
     trend_long_s: float = 86400.0
+    churn_after_s: float = 30 * 86400.0  # without a session: gone
+    segments_n: int = 8  # clusters of customers; at most insight_fields.SEGMENTS_MAX
     distance_power: float = 1.5
     neighbours_max: int = 50
     context_decay: float = 0.9

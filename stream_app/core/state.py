@@ -6,11 +6,18 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.insight_fields import (
+    INSIGHT,
+    USER_ARRAYS,
+    USER_COUNTERS,
+    USER_COUNTS,
+    USER_FIELDS,
+    start_insight,
+)
 from stream_app.core.jit import kernel
 from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
-    FEATURES_MAX,
     KINDS,
     RING_MAX,
     SEEN_MAX,
@@ -37,9 +44,10 @@ USER = np.dtype(
         ("cart_n", "u1"),
         ("bought_n", "u1"),
         ("anonymous", "u1"),
-        ("features_n", "u1"),
         ("category_views", "u1"),  # item events in a row, of this session, that had this category
-        ("reserved", "u1", (2,)),
+        ("action_step", "u1"),  # in which the standing decision was made
+        ("exposed", "u1"),  # experiments that have counted the customer, as bits
+        ("session_bought", "u1"),
         ("session_events", "u2"),  # item events in the current session, also those no longer kept
         ("session", "u4"),  # hash of the session id, 0 = none given
         ("category", "u4"),  # hash of the last category that an item event named, 0 = none
@@ -47,6 +55,8 @@ USER = np.dtype(
         ("sessions", "u4"),
         ("purchases", "u4"),
         ("monetary", "f4"),
+        *USER_COUNTERS,
+        *USER_FIELDS,
         ("id", "u8"),
         ("offset", "i8"),  # of the last event applied: the version of everything derived
         ("last_ts", "f8"),
@@ -55,18 +65,19 @@ USER = np.dtype(
         ("timer_ts", "f8"),  # deadline of the last time-out applied, 0 = none
         ("purchase_ts", "f8"),  # of the last purchase, 0 = none
         ("first_ts", "f8"),  # of the first event
-        ("sampled_at", "f8"),  # when ``features`` were taken
         ("minute_paced", "f8"),  # when the events so far would have come at the highest rate
         ("day_paced", "f8"),  # allowed, by minute and by day: see core.bot_guard
         ("ring_item", "u8", (RING_MAX,)),
         ("cart_item", "u8", (CART_MAX,)),
         ("bought_item", "u8", (BOUGHT_MAX,)),
         ("vector_item", "u8", (VECTOR_MAX,)),
+        *USER_ARRAYS[:1],
         ("vector_weight", "f4", (VECTOR_MAX,)),  # decayed to last_ts
-        ("features", "f4", (FEATURES_MAX,)),
+        *USER_ARRAYS[1:3],
         ("ring_ts", "u4", (RING_MAX,)),
         ("seen", "u4", (SEEN_MAX,)),  # hashes of the last event ids, oldest first
         ("ring_kind", "u1", (RING_MAX,)),  # with FIRST_OF_SESSION of core.learn
+        *USER_ARRAYS[3:],
     ],
     align=True,
 )
@@ -86,6 +97,7 @@ PARTITION = np.dtype(
         ("revisit_weights", "f4", (REVISIT_WEIGHTS_N,)),
         ("revisit_squares", "f4", (REVISIT_WEIGHTS_N,)),  # of the gradients so far
         ("step_counts", "f8", (STEPS_MAX, STEPS_MAX)),
+        ("insight", INSIGHT),
     ],
     align=True,
 )
@@ -99,7 +111,7 @@ _COUNTED = {
     "vector_weight": "vector_n",
     "cart_item": "cart_n",
     "bought_item": "bought_n",
-    "features": "features_n",
+    **USER_COUNTS,
 }
 
 
@@ -251,6 +263,7 @@ def new_partition() -> NDArray[np.void]:
     """A ``(1,) PARTITION`` record before the first event."""
     partition = np.zeros(1, PARTITION)
     partition["schema"] = PARTITION_SCHEMA
+    start_insight(partition["insight"])
     return partition
 
 

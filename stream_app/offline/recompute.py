@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.customer import FIRST_OF_SESSION
+from stream_app.core.insight_fields import USER_NAMES as INSIGHT_NAMES
 from stream_app.core.journey import CARTS, PASSED_MAX, STAY, Journey
 from stream_app.core.learn import EVENT, TRANSITION
 from stream_app.core.model import (
@@ -31,7 +32,7 @@ from stream_app.core.model import (
     VECTOR_MAX,
     Model,
 )
-from stream_app.core.state import USER, encode_users, new_users
+from stream_app.core.state import USER, customer_name, decode_users, encode_users, new_users
 
 _WEIGHTS = dict(zip(KINDS, KIND_WEIGHTS.tolist(), strict=True))
 _TAKES_BACK = {"refund": "purchase", "remove_from_cart": "add_to_cart"}
@@ -113,6 +114,19 @@ class Customer:
         return encode_users(users, [self.name.encode("utf-8", "surrogatepass")])[0]
 
 
+def books(blob: bytes | None) -> bytes | None:
+    """A stored customer without predictions and decisions, which need all customers' events.
+
+    Those are held against another replay of the log instead, not against a recompute.
+    """
+    if not blob:
+        return blob
+    user = decode_users(np.zeros(1, np.uint64), [blob])
+    for name in INSIGHT_NAMES:
+        user[name] = 0
+    return encode_users(user, [customer_name(blob)])[0]
+
+
 class Customers:
     """The customers of one clickstream partition, event by event."""
 
@@ -167,6 +181,7 @@ class Customers:
         segment: Sequence[int],
         kind_number: int,
         anonymous: int,
+        *_: int,
     ) -> None:
         if KINDS[kind_number] in INTERNAL:
             self._internal(customer_id, KINDS[kind_number], ts, offset)

@@ -22,7 +22,7 @@ from stream_app.core.tables import ITEM
 from stream_app.events import EventDecoder
 from stream_app.items import SEGMENTS_ID, TOP_ID
 from stream_app.journeys import load_journey
-from stream_app.offline.recompute import Customers
+from stream_app.offline.recompute import Customers, books
 from stream_app.offline.recompute_items import ItemPartition, Masses
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, Log, PublicStore, RawBatch, Record, StateStore
@@ -236,7 +236,7 @@ async def faults(run: Run) -> list[str]:
         keys = [key.to_bytes(8, "little") for key in customers.customers]
         blobs = await run.state.load(USERS, [p] * len(keys), keys)
         truths = [who.blob() for who in customers.customers.values()]
-        wrong = sum(blob != true for blob, true in zip(blobs, truths, strict=True))
+        wrong = sum(books(blob) != true for blob, true in zip(blobs, truths, strict=True))
         if wrong:
             found.append(f"{CLICKS}-{p}: {wrong} customers differ")
     found += await item_faults(run)

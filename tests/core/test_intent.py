@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stream_app.core import intent, intent_trees
+from stream_app.core import intent_trees
 from stream_app.core.classification_metrics import (
     auc,
     calibration_error,
@@ -18,6 +18,7 @@ from stream_app.core.classification_metrics import (
 from stream_app.core.intent import IntentModel, SlotLogit
 from stream_app.core.intent_columns import CategoryColumn, ColumnEncoder, NumberColumn
 from stream_app.core.intent_trees import TreeShape, grow_forest, leaf_slots
+from stream_app.core.slots import variance_min
 from stream_app.offline.crossval import fold_tables
 from stream_app.offline.fit import fit_intent
 from stream_app.offline.tables import read_table
@@ -114,7 +115,7 @@ def test_one_slot_learns_the_share_of_positives_from_nothing() -> None:
     assert model.probabilities(np.zeros((1, 1), dtype=np.int32))[0] == pytest.approx(0.2, abs=0.03)
     untouched = model.probabilities(np.ones((1, 1), dtype=np.int32))[0]
     assert untouched == 0.5
-    assert (model.variance >= intent.variance_min).all()
+    assert (model.variance >= variance_min).all()
 
 
 def test_kernels_compute_what_plain_numpy_does(fitted: IntentModel) -> None:
@@ -130,7 +131,7 @@ def test_kernels_compute_what_plain_numpy_does(fitted: IntentModel) -> None:
         moderated = 1 / (1 + np.exp(-total / np.sqrt(1 + np.pi * spread / 8)))
         gain = variance[row] / (1 + curvature * spread)
         mean[row] += gain * (truth - moderated)
-        variance[row] = np.maximum(variance[row] * (1 - gain * curvature), intent.variance_min)
+        variance[row] = np.maximum(variance[row] * (1 - gain * curvature), variance_min)
     np.testing.assert_allclose(kernel.mean, mean, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(kernel.variance, variance, rtol=1e-9)
 
