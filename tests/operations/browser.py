@@ -1,12 +1,17 @@
 """The machine's own Chromium, driven by Playwright; nothing is downloaded."""
 
+import io
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+SHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
+WRITE = os.environ.get("WRITE_SCREENSHOTS") == "1"  # `make screenshots` renews those in docs
 FLAGS = [
     "--no-sandbox",  # tests may run as root in a container
     "--disable-gpu",
@@ -45,3 +50,15 @@ def page_of(browser: Browser, *, width: int = 1200, height: int = 900) -> Iterat
     yield page
     context.close()
     assert errors == []
+
+
+def shot(page: Page, name: str) -> None:
+    """A picture for the documentation, in few colours to be small."""
+    if not WRITE:
+        return
+    from PIL import Image
+
+    SHOTS.mkdir(exist_ok=True)
+    with Image.open(io.BytesIO(page.screenshot(full_page=True))) as picture:
+        few = picture.convert("RGB").quantize(32, dither=Image.Dither.NONE)
+        few.save(SHOTS / f"{name}.png", optimize=True)

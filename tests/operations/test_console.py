@@ -1,30 +1,19 @@
 """The console in a real browser, by keyboard, and who may see it."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from stream_app.console.access import Access
-from tests.operations.browser import chromium, page_of
+from tests.operations.browser import chromium, page_of, shot
 from tests.operations.live import TOKEN, LiveShop
-
-SHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
-WRITE = os.environ.get("WRITE_SCREENSHOTS") == "1"  # `make screenshots` renews those in docs
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     with chromium() as browser, page_of(browser) as page:
         yield page
-
-
-def shot(page: Page, name: str) -> None:
-    if WRITE:
-        SHOTS.mkdir(exist_ok=True)
-        page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
 
 
 def test_nothing_is_seen_without_the_token(live: LiveShop) -> None:
