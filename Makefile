@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --quiet --custom-compile-command "make lock"
 
-.PHONY: setup quality test test-core demo check kafka lock faults bench
+.PHONY: screenshots setup quality test test-core demo check kafka lock faults bench
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -54,6 +54,10 @@ check: setup
 	$(BIN)/mypy --strict stream_app tests faults bench
 	$(BIN)/python -m stream_app.contracts --check
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+# The pictures in docs, from the tests in Chromium.
+screenshots: setup
+	WRITE_SCREENSHOTS=1 $(BIN)/python -m pytest -q tests/operations/test_console.py tests/operations/test_storefront.py
 
 # Apache Kafka's jars for the tests, into .cache/ (the tests do it themselves when needed).
 kafka: setup

@@ -24,7 +24,7 @@ from stream_app.demo.stats import Board, Freshness
 from stream_app.demo.view import line, screen, summary
 from stream_app.demo.watch import watch_progress, watch_topics, watch_trending
 from stream_app.demo.worker import DemoFailed, Worker, create_topics
-from stream_app.embedded import tansu_broker, valkey_server
+from stream_app.embedded import free_port, tansu_broker, valkey_server
 from stream_app.errors import StreamAppError
 from stream_app.settings import Settings, load_settings
 
@@ -73,6 +73,7 @@ def _run(options: Options, console: Console, folder: Path) -> None:
         create_topics(environment)
         worker = stack.enter_context(Worker(environment, folder / WORKER_LOG))
         _say(console, f"worker started, log {worker.log_path}; waiting for its first list")
+        _say(console, f"console: http://{settings.web_host}:{settings.web_port}/console/")
         asyncio.run(_live(options, settings, source, worker, board, console))
         worker.stop()
     _say(console, summary(board))
@@ -84,11 +85,13 @@ def _say(console: Console, text: str) -> None:
 
 def _environment(broker: str, valkey: str) -> dict[str, str]:
     """Ours without the addresses and passwords of a real installation: the demo stays here."""
-    elsewhere = ("STREAM_APP_KAFKA_", "STREAM_APP_REDIS_")
+    elsewhere = ("STREAM_APP_KAFKA_", "STREAM_APP_REDIS_", "STREAM_APP_WEB_", "STREAM_APP_CONSOLE_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(elsewhere)}
     return kept | {
         "STREAM_APP_KAFKA_URL": f"kafka://{broker}",
         "STREAM_APP_REDIS_URL": f"redis://{valkey}",
+        "STREAM_APP_WEB_HOST": "127.0.0.1",  # so that its console needs no token
+        "STREAM_APP_WEB_PORT": str(free_port()),
     }
 
 

@@ -59,7 +59,7 @@ class Worker:
     def __enter__(self) -> Self:
         with self.log_path.open("ab") as log:
             self._child = subprocess.Popen(
-                _dying_with_us(command("worker", "-l", "info", "--without-web")),
+                _dying_with_us(command("worker", "-l", "info")),
                 env=dict(self._environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

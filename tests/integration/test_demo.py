@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,9 @@ def test_the_demo_ends_by_itself_with_a_summary_and_no_process_left() -> None:
     with demo(DEMO_SECONDS="15", DEMO_RATE="200") as running:
         output = running.wait_for("s to go | in ")
         assert len(running.family()) >= 3  # broker, Valkey, worker
+        (console,) = re.findall(r"console: (http://127\.0\.0\.1:\d+/console/)", output)
+        with urllib.request.urlopen(console, timeout=30) as page:
+            assert b"<h1>stream_app</h1>" in page.read()
         code, rest = running.end()
         output += rest
         assert code == 0, output
