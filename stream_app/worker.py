@@ -274,6 +274,7 @@ class Worker:
         return {
             "items": tables.nodes_n,
             "customers": sum(len(owned.users) for owned in self.stages.learn.owned.values()),
+            "catalog": len(self.stages.catalog),
             "items_waiting": sum(len(held.pending) for held in self.stages.relate.owned.values()),
         }
 

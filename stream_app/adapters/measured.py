@@ -36,11 +36,11 @@ class _Measured:
             return await call
         except StreamAppError as exc:
             name = type(exc).__name__
-            self._metrics.errors.labels(self._dependency, operation, name).inc()
+            self._metrics.errors.add((self._dependency, operation, name))
             raise
         finally:
             took_s = time.perf_counter() - started_s
-            self._metrics.calls.labels(self._dependency, operation).observe(took_s)
+            self._metrics.calls.observe((self._dependency, operation), took_s)
 
 
 class MeasuredStore(_Measured):
@@ -78,7 +78,7 @@ class MeasuredPublic(_Measured):
     async def put_hashes(self, records: Sequence[PublicHash]) -> int:
         """See :meth:`stream_app.ports.PublicStore.put_hashes`."""
         replaced = await self._timed("put_hashes", self._public.put_hashes(records))
-        self._metrics.lists.inc(replaced)
+        self._metrics.lists.add((), replaced)
         return replaced
 
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
@@ -115,7 +115,7 @@ class MeasuredLog(_Measured):
         if more:
             records = [replace(record, headers=(*record.headers, *more)) for record in records]
         await self._timed("send", self._log.send(topic, partition, records))
-        self._metrics.published.labels(topic).inc(len(records))
+        self._metrics.published.add((topic,), len(records))
         if topic == self._dead_letter_topic:
             self._metrics.dead_lettered([_said(record.headers) for record in records])
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a worker: the one module that imports ``prometheus_client``.
+"""Prometheus metrics of a worker: with :mod:`.tallies` all that imports ``prometheus_client``.
 
 Three sources: what stages tell about a batch (:class:`Metrics`, the telemetry port), what passes
 the edges (:mod:`.measured`), and what stands in the stages' memory when ``/metrics`` is read
@@ -9,16 +9,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from prometheus_client import Counter, Histogram
 from prometheus_client.core import (
     CollectorRegistry,
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     Metric,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -26,11 +23,13 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from stream_app.adapters.tallies import Ages, Tally, Total
 from stream_app.errors import Fenced, RolledBack
 from stream_app.ports import RawBatch
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 Handler = Callable[[RawBatch], Awaitable[None]]
+C = TypeVar("C", Ages, Tally, Total)
 
 # Parts that never wait: between two laps of theirs the thread works for this batch alone.
 COMPUTED = frozenset({"decode", "learn", "score", "render", "merge"})
@@ -51,28 +50,6 @@ class Watch:
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
-class Ages:
-    """A histogram of ages, counted with numpy: a batch costs microseconds, however many records."""
-
-    def __init__(self, name: str, text: str) -> None:
-        self._name, self._text = name, text
-        self._edges = np.array(FRESHNESS_EDGES_S)
-        self.counts = np.zeros(len(FRESHNESS_EDGES_S) + 1, np.int64)
-        self.total_s = 0.0
-
-    def observe(self, ages_s: NDArray[np.float64]) -> None:
-        """Count ``ages_s (n,)`` seconds; clocks may disagree, so that some lie below zero."""
-        places = np.searchsorted(self._edges, ages_s)
-        self.counts += np.bincount(places, minlength=len(self.counts))
-        self.total_s += float(np.maximum(ages_s, 0.0).sum())
-
-    def collect(self) -> Iterator[Metric]:
-        """The histogram as it stands."""
-        edges = [*map(str, FRESHNESS_EDGES_S), "+Inf"]
-        buckets = list(zip(edges, np.cumsum(self.counts).astype(float).tolist(), strict=True))
-        yield HistogramMetricFamily(self._name, self._text, buckets, sum_value=self.total_s)
-
-
 @dataclass(slots=True)
 class DeadLetters:
     """What the console shows of dead letters: how many by reason, and the last few."""
@@ -85,53 +62,59 @@ class Metrics:
     """Implements :class:`stream_app.telemetry.Telemetry`; metrics of one worker, one registry."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry(auto_describe=False)
+        self.registry = CollectorRegistry(auto_describe=False)
         self.dead = DeadLetters()
         self.committed_at_s: dict[tuple[str, int], float] = {}
-        self.freshness = Ages(
-            "stream_app_freshness_seconds", "From a record's time in Kafka to its customer's list"
+        for standard in (ProcessCollector, PlatformCollector, GCCollector):
+            standard(registry=self.registry)
+        add = self._added
+        self.freshness = add(
+            Ages(
+                "stream_app_freshness_seconds",
+                "From a record's time in Kafka to its customer's list",
+                edges_s=FRESHNESS_EDGES_S,
+            )
         )
-        for collector in (self.freshness, ProcessCollector(registry=None)):
-            registry.register(collector)
-        PlatformCollector(registry=registry), GCCollector(registry=registry)
-        self.parts = Histogram(
-            "stream_app_batch_part_duration_seconds",
-            "Wall time of a part of a batch",
-            ["stage", "part"],
-            buckets=_DURATION_EDGES_S,
-            registry=registry,
+        self.parts = add(
+            Tally(
+                "stream_app_batch_part_duration_seconds",
+                "Wall time of a part of a batch",
+                ["stage", "part"],
+                edges=_DURATION_EDGES_S,
+            )
         )
-        self.records = Histogram(
-            "stream_app_batch_records",
-            "Records of a batch",
-            ["stage"],
-            buckets=_RECORDS_EDGES,
-            registry=registry,
+        self.records = add(
+            Tally("stream_app_batch_records", "Records of a batch", ["stage"], edges=_RECORDS_EDGES)
         )
-        self.calls = Histogram(
-            "stream_app_dependency_duration_seconds",
-            "Wall time of a call to Redis or Kafka",
-            ["dependency", "operation"],
-            buckets=_DURATION_EDGES_S,
-            registry=registry,
+        self.calls = add(
+            Tally(
+                "stream_app_dependency_duration_seconds",
+                "Wall time of a call to Redis or Kafka",
+                ["dependency", "operation"],
+                edges=_DURATION_EDGES_S,
+            )
         )
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"stream_app_{name}", text, labels, registry=registry)
+        def total(name: str, text: str, *labels: str) -> Total:
+            return add(Total(f"stream_app_{name}", text, labels))
 
-        self.cpu = counter("cpu_seconds", "CPU of the parts that never wait", "stage", "part")
-        self.caches = counter("cache_requests", "Entries asked of a cache", "cache", "result")
-        self.errors = counter(
+        self.cpu = total("cpu_seconds", "CPU of the parts that never wait", "stage", "part")
+        self.caches = total("cache_requests", "Entries asked of a cache", "cache", "result")
+        self.errors = total(
             "dependency_errors",
             "Failed calls to Redis or Kafka; each is retried without end",
             "dependency",
             "operation",
             "error",
         )
-        self.lost = counter("partitions_lost", "Batches refused by the store", "stage", "cause")
-        self.dead_letters = counter("dead_letters", "Records dead-lettered", "reason")
-        self.published = counter("published_records", "Records produced", "topic")
-        self.lists = counter("published_customers", "Customers whose lists were written to Redis")
+        self.lost = total("partitions_lost", "Batches refused by the store", "stage", "cause")
+        self.dead_letters = total("dead_letters", "Records dead-lettered", "reason")
+        self.published = total("published_records", "Records produced", "topic")
+        self.lists = total("published_customers", "Customers whose lists were written to Redis")
+
+    def _added(self, collector: C) -> C:
+        self.registry.register(collector)
+        return collector
 
     def lap(self, part: str) -> None:
         """See :meth:`stream_app.telemetry.Telemetry.lap`."""
@@ -139,27 +122,27 @@ class Metrics:
         if watch is None:
             return  # not in a batch: recovery, refresh
         now_s, cpu_s = time.perf_counter(), time.thread_time()
-        self.parts.labels(watch.stage, part).observe(now_s - watch.at_s)
+        self.parts.observe((watch.stage, part), now_s - watch.at_s)
         if part in COMPUTED:
-            self.cpu.labels(watch.stage, part).inc(max(cpu_s - watch.cpu_s, 0.0))
+            self.cpu.add((watch.stage, part), max(cpu_s - watch.cpu_s, 0.0))
         watch.at_s, watch.cpu_s = now_s, cpu_s
 
     def cache(self, name: str, *, asked: int, missing: int) -> None:
         """See :meth:`stream_app.telemetry.Telemetry.cache`."""
-        self.caches.labels(name, "hit").inc(asked - missing)
-        self.caches.labels(name, "miss").inc(missing)
+        self.caches.add((name, "hit"), asked - missing)
+        self.caches.add((name, "miss"), missing)
 
     def watched(self, stage: str, handler: Handler, *, fresh: bool = False) -> Handler:
         """``handler`` with its batches measured; ``fresh``: it ends with its lists written."""
 
         async def handle(batch: RawBatch) -> None:
-            self.records.labels(stage).observe(len(batch))
+            self.records.observe((stage,), len(batch))
             token = _watch.set(Watch(stage, time.perf_counter(), time.thread_time()))
             try:
                 await handler(batch)
             except (Fenced, RolledBack) as exc:
                 cause = "fenced" if isinstance(exc, Fenced) else "rolled_back"
-                self.lost.labels(stage, cause).inc()
+                self.lost.add((stage, cause))
                 raise
             finally:
                 _watch.reset(token)
@@ -174,13 +157,13 @@ class Metrics:
         for letter in letters:
             reason = letter.get("reason", "other")
             self.dead.by_reason[reason] = self.dead.by_reason.get(reason, 0) + 1
-            self.dead_letters.labels(reason).inc()
+            self.dead_letters.add((reason,))
         self.dead.latest = [*self.dead.latest, *letters][-keep:]
 
     @property
     def lists_written(self) -> int:
         """Customers whose lists were written to Redis by this process."""
-        return int(next(iter(self.lists.collect())).samples[0].value)
+        return int(self.lists.value())
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
