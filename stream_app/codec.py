@@ -133,6 +133,7 @@ class Outbox(msgspec.Struct):
     sales: list[tuple[int, bytes]] = []  # (item partition, record)
     profiles: list[tuple[str, bytes]] = []  # (customer, JSON)
     erased: list[str] = []  # customers whose public keys go
+    erasures: list[tuple[int, float]] = []  # their hashes, and when they were erased
 
 
 _pack = msgspec.msgpack.Encoder().encode

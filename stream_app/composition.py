@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+<<<<<<< HEAD
 import numpy as np
 from numpy.typing import NDArray
 
+=======
+from stream_app.admission import Admission
+>>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
 from stream_app.audience import AudienceStage
 from stream_app.cataloging import Cataloging
 from stream_app.core.audience import EMAIL, PERSONALISE, Audience
@@ -24,6 +28,7 @@ from stream_app.publishing import Publisher
 from stream_app.relating import Relate
 from stream_app.settings import Settings
 from stream_app.stocking import Stock
+from stream_app.suppression import Suppression
 from stream_app.telemetry import SILENT, Telemetry
 
 
@@ -85,13 +90,17 @@ def compose(
     publisher = Publisher(log, public, items, settings, journey)
     catalog = Catalog(items_max=settings.items_max)
     audience = Audience(customers_max=settings.users_max)
+    suppression = Suppression(customers_max=settings.erasures_max)
     cataloging = Cataloging(catalog, settings, on_gone=lambda ids: None)
     applied = {
         settings.catalog_topic: cataloging.apply,
         settings.users_topic: AudienceStage(audience, settings).apply,
+        settings.erasures_topic: suppression.apply,
     }
+    admission = Admission(suppression, audience)
     offers = Offers(catalog, items, settings, timer)
     return Stages(
+<<<<<<< HEAD
         Learn(
             settings,
             store,
@@ -105,6 +114,9 @@ def compose(
             _refusals(audience),
             telemetry,
         ),
+=======
+        Learn(settings, store, log, publisher, items, offers, clock, admission, journey, telemetry),
+>>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
         Relate(settings, store, public, log, items, timer, telemetry),
         Stock(settings, store, public, log, catalog),
         items,

@@ -140,3 +140,9 @@ def erased_customers(
 ) -> list[str]:
     gone = (learned.status == ERASED) & (users["events"][rows] == 0)
     return sorted({events.customers[k] for k in np.flatnonzero(gone).tolist()})
+
+
+def erasures(events: EventBatch, learned: Learned) -> list[tuple[int, float]]:
+    """Hashes of the customers erased in this batch, and the event time of each erasure."""
+    rows = events.events[learned.status == ERASED]
+    return list(zip(rows["customer"].tolist(), rows["ts"].tolist(), strict=True))

@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from stream_app.admission import Admission
 from stream_app.codec import Outbox, decode_outbox, encode_outbox
 from stream_app.core.agenda import Agenda
 from stream_app.core.hybrid import decode_blend, learn_blend, new_blend
@@ -28,6 +29,7 @@ from stream_app.outbox import (
     Ranked,
     changed_profiles,
     erased_customers,
+    erasures,
     pack_lists,
     route_purchases,
     route_transitions,
@@ -72,6 +74,7 @@ class Learn:
         items: ItemReader,
         offers: Offers,
         clock: Callable[[], float],
+        admission: Admission,
         journey: Journey,
         decisions: Decisions,
         refused: Callable[[NDArray[np.uint64]], NDArray[np.uint8]],
@@ -86,6 +89,7 @@ class Learn:
         self._publisher = publisher
         self._items = items
         self._clock = clock
+        self.admission = admission
         self._telemetry = telemetry
         self._decoder = EventDecoder(settings)
         self._offers = offers
@@ -113,6 +117,7 @@ class Learn:
 
     async def _process(self, owned: Owned, batch: RawBatch) -> None:
         events = self._decoder.decode(batch)
+        self.admission.refuse(events.events)
         self._telemetry.lap("decode")
         await dead_letter(self._log, self._settings.dead_letter_topic, batch, events.rejects)
         ids, rows, users = await self._load(batch.partition, owned, events)
@@ -160,7 +165,18 @@ class Learn:
         owned.users.put(step.writes[: len(ids)])
         owned.agenda.add(ids, deadlines(users, self.journey.plan))
         await self._publisher.publish(batch.partition, outbox, messages)
+        await self._forget(owned, outbox)
         self._telemetry.lap("publish")
+
+    async def _forget(self, owned: Owned, outbox: Outbox) -> None:
+        """After an erasure: refuse what is older from now on, and leave no id in the outbox."""
+        if not outbox.erasures:
+            return
+        for customer, erased_at in outbox.erasures:
+            self.admission.suppression.add(customer, erased_at)
+        assert owned.cursor is not None
+        blank = Commit(owned.cursor, owned.cursor, [], owned.partition.tobytes(), b"")
+        await retrying(lambda: self._store.commit(owned.claim, blank), "clearing the outbox")
 
     async def assign(self, partition: int) -> int | None:
         """Claim a partition, finish what its last owner published; returns where to read on."""
@@ -183,7 +199,9 @@ class Learn:
             Agenda(self._settings.timers_max),
             self._clock() + FIRST_READ_S,
         )
-        await self._publisher.republish(partition, claim.epoch, decode_outbox(claim.outbox))
+        outbox = decode_outbox(claim.outbox)
+        await self._publisher.republish(partition, claim.epoch, outbox)
+        await self._forget(self.owned[partition], outbox)
         return claim.cursor
 
     def blend_of(self, partition: int) -> NDArray[np.void] | None:
@@ -256,11 +274,12 @@ class Learn:
         touched, first = np.unique(rows[at], return_index=True)
         at = at[first]
         selected = users[touched]
+        shown = self.admission.impersonal(selected)
         if len(selected):
             self._items.tables.advance(float(selected["last_ts"].max()))
         owners, kinds = np.nonzero(self.journey.lists[selected["step"]])
         lists = self._ranker.rank(
-            selected,
+            shown,
             owners,
             kinds.astype(np.uint8),
             selected["last_ts"][owners],
@@ -313,6 +332,7 @@ class Learn:
             lists=lists,
             profiles=changed_profiles(users, before, rows, events, self.journey.names),
             erased=erased_customers(users, rows, events, learned),
+            erasures=erasures(events, learned),
         )
 
 

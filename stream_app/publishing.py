@@ -15,6 +15,7 @@ from stream_app.items import ItemReader
 from stream_app.ports import Log, PublicHash, PublicStore, Record
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
+from stream_app.suppression import erasure_record
 
 _PERSONAL = ("rec", "profile")
 _FIRST = 3  # user_id, version and epoch are not among the fields of a hash
@@ -118,6 +119,9 @@ class Publisher:
         )
         if outbox.erased:
             await self._erase(partition, outbox.erased)
+        if outbox.erasures:  # what a replay of the log must not bring back
+            suppressed = [erasure_record(*erasure) for erasure in outbox.erasures]
+            await self._send(self._settings.erasures_topic, partition, suppressed)
 
     async def republish(self, partition: int, epoch: int, outbox: Outbox) -> None:
         """The same after a crash: the names of the items have to be read first."""

@@ -1,4 +1,4 @@
-"""The README's settings table, from the settings: ``python -m stream_app.reference``."""
+"""The settings table of docs/settings.md, from the settings: ``python -m stream_app.reference``."""
 
 from pathlib import Path
 
@@ -35,5 +35,5 @@ def with_table(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = Path("README.md")
-    readme.write_text(with_table(readme.read_text()))
+    page = Path("docs/settings.md")
+    page.write_text(with_table(page.read_text()))

@@ -76,6 +76,9 @@ class Settings(BaseModel):
     users_topic: str = Field(
         "users", pattern=r"^[\w.-]{1,200}$", description="customers, by user_id"
     )
+    erasures_topic: str = Field(
+        "erasures", pattern=r"^[\w.-]{1,200}$", description="who was erased and when, by hash"
+    )
     sales_topic: str = Field(
         "sales", pattern=r"^[\w.-]{1,200}$", description="internal: units sold by item"
     )
@@ -184,6 +187,9 @@ class Settings(BaseModel):
     )
     items_max: int = Field(
         2_000_000, ge=1_000, le=100_000_000, description="items in a worker's memory"
+    )
+    erasures_max: int = Field(
+        1_000_000, ge=1, le=100_000_000, description="erased customers remembered, the newest"
     )
     users_max: int = Field(
         1_000_000, ge=1, le=100_000_000, description="customers of the users topic in memory"

@@ -124,6 +124,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     return [
         TopicSpec(settings.clickstream_topic, users, copies, {"retention.ms": keep}, of_users),
         TopicSpec(settings.cooccurrence_topic, items, copies, kept, of_items),
+        TopicSpec(settings.erasures_topic, users, copies, compact, of_users),
         TopicSpec(settings.sales_topic, items, copies, kept, of_items),
         TopicSpec(settings.inventory_topic, items, copies, kept, of_items),
         *_support_topics(settings),

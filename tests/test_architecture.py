@@ -44,11 +44,18 @@ LAYERS: dict[str, tuple[str, str]] = {
     "rejects": ("events ports retrying", ""),
     "sales": ("errors", "numpy msgspec"),
     "items": ("errors ports codec core hashing telemetry", "numpy"),
-    "publishing": ("ports settings codec core items retrying", "numpy"),
+    "publishing": ("suppression ports settings codec core items retrying", "numpy"),
     "offers": ("settings core hashing items", "numpy"),
     "outbox": ("events codec core profiles sales", "numpy"),
+    "suppression": ("events ports", "msgspec numpy"),
+    "admission": ("core suppression", "numpy"),
+    "pseudonyms": ("errors", ""),
     "pipeline": (
+<<<<<<< HEAD
         "ports settings decisions events codec core items offers outbox publishing rejects"
+=======
+        "admission ports settings events codec core items offers outbox publishing rejects"
+>>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
         " retrying telemetry user_cache",
         "numpy orjson",
     ),
@@ -61,9 +68,15 @@ LAYERS: dict[str, tuple[str, str]] = {
     "cataloging": ("errors ports settings events catalog_wire core hashing", "numpy"),
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
+<<<<<<< HEAD
         "audience cataloging core decisions following items journeys offers pipeline ports"
         " publishing relating settings stocking telemetry",
         "numpy",
+=======
+        "admission audience cataloging core following items journeys offers pipeline ports"
+        " publishing relating settings stocking suppression telemetry",
+        "",
+>>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
     ),
     "broadcasts": ("adapters composition following settings", ""),
     "stocking": (

@@ -12,10 +12,16 @@ from rich.table import Table
 
 from stream_app.adapters.redis_store import RedisStore
 from stream_app.adapters.topics import StoredRecord, consume
+from stream_app.admission import Admission
 from stream_app.codec import decode_transitions
 from stream_app.commands.console import command, console, plain
+<<<<<<< HEAD
 from stream_app.composition import guarded
 from stream_app.core.model import Model
+=======
+from stream_app.core.audience import Audience
+from stream_app.core.model import KIND
+>>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
 from stream_app.core.tables import ITEM
 from stream_app.errors import EventRejected, StreamAppError
 from stream_app.events import EventDecoder
@@ -26,6 +32,7 @@ from stream_app.offline.recompute_items import ItemPartition, Masses, Sums
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, RawBatch
 from stream_app.settings import Settings
+from stream_app.suppression import Suppression
 from stream_app.worker import redis_store, security
 
 CHUNK_RECORDS = 5_000
@@ -148,6 +155,9 @@ async def _read_clicks(
     model = guarded(Model(), settings)
     sources = [Source(Customers(journey, model)) for _ in range(settings.clickstream_partitions)]
     decoder = EventDecoder(settings)
+    admission = Admission(
+        Suppression(customers_max=settings.erasures_max), Audience(customers_max=1)
+    )
     partitions = np.uint64(settings.cooccurrence_partitions)
     async for p, records in _chunks(settings, settings.clickstream_topic):
         source = sources[p]
@@ -158,6 +168,11 @@ async def _read_clicks(
                 " STREAM_APP_CLICKSTREAM_RETENTION_DAYS have passed"
             )
         found = decoder.decode(_raw(records))
+        admission.refuse(found.events)
+        for row in np.flatnonzero(found.events["kind"] == KIND["erase"]).tolist():
+            admission.suppression.add(
+                int(found.events["customer"][row]), float(found.events["ts"][row])
+            )
         source.customers.apply(found.events, found.customers)
         source.names.update(found.customers)
         source.rejected.update(records[reject.row].offset for reject in found.rejects)

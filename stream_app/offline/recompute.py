@@ -181,10 +181,18 @@ class Customers:
         segment: Sequence[int],
         kind_number: int,
         anonymous: int,
+<<<<<<< HEAD
         *_: int,
+=======
+        refused: int,
+>>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
     ) -> None:
         if KINDS[kind_number] in INTERNAL:
             self._internal(customer_id, KINDS[kind_number], ts, offset)
+            return
+        kind = KINDS[kind_number]
+        if refused:
+            self.rejected += 1
             return
         who = self.customers.setdefault(customer_id, Customer(customer_id))
         if event_id in who.seen:
@@ -192,7 +200,6 @@ class Customers:
             return
         if event_id:
             who.seen = [*who.seen, event_id][-SEEN_MAX:]
-        kind = KINDS[kind_number]
         if kind == "erase":
             del self.customers[customer_id]
             self.applied += 1
