@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-<<<<<<< HEAD
 import numpy as np
 from numpy.typing import NDArray
 
-=======
 from stream_app.admission import Admission
->>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
 from stream_app.audience import AudienceStage
 from stream_app.cataloging import Cataloging
 from stream_app.core.audience import EMAIL, PERSONALISE, Audience
@@ -100,7 +97,6 @@ def compose(
     admission = Admission(suppression, audience)
     offers = Offers(catalog, items, settings, timer)
     return Stages(
-<<<<<<< HEAD
         Learn(
             settings,
             store,
@@ -109,14 +105,12 @@ def compose(
             items,
             offers,
             clock,
+            admission,
             journey,
             decisions,
             _refusals(audience),
             telemetry,
         ),
-=======
-        Learn(settings, store, log, publisher, items, offers, clock, admission, journey, telemetry),
->>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
         Relate(settings, store, public, log, items, timer, telemetry),
         Stock(settings, store, public, log, catalog),
         items,

@@ -51,12 +51,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "admission": ("core suppression", "numpy"),
     "pseudonyms": ("errors", ""),
     "pipeline": (
-<<<<<<< HEAD
-        "ports settings decisions events codec core items offers outbox publishing rejects"
-=======
-        "admission ports settings events codec core items offers outbox publishing rejects"
->>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
-        " retrying telemetry user_cache",
+        "admission ports settings decisions events codec core items offers outbox publishing"
+        " rejects retrying telemetry user_cache",
         "numpy orjson",
     ),
     "relating": (
@@ -68,15 +64,9 @@ LAYERS: dict[str, tuple[str, str]] = {
     "cataloging": ("errors ports settings events catalog_wire core hashing", "numpy"),
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
-<<<<<<< HEAD
-        "audience cataloging core decisions following items journeys offers pipeline ports"
-        " publishing relating settings stocking telemetry",
+        "admission audience cataloging core decisions following items journeys offers pipeline"
+        " ports publishing relating settings stocking suppression telemetry",
         "numpy",
-=======
-        "admission audience cataloging core following items journeys offers pipeline ports"
-        " publishing relating settings stocking suppression telemetry",
-        "",
->>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
     ),
     "broadcasts": ("adapters composition following settings", ""),
     "stocking": (

@@ -15,13 +15,9 @@ from stream_app.adapters.topics import StoredRecord, consume
 from stream_app.admission import Admission
 from stream_app.codec import decode_transitions
 from stream_app.commands.console import command, console, plain
-<<<<<<< HEAD
 from stream_app.composition import guarded
-from stream_app.core.model import Model
-=======
 from stream_app.core.audience import Audience
-from stream_app.core.model import KIND
->>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
+from stream_app.core.model import KIND, Model
 from stream_app.core.tables import ITEM
 from stream_app.errors import EventRejected, StreamAppError
 from stream_app.events import EventDecoder

@@ -61,12 +61,9 @@ EVENT = np.dtype(
         ("segment", "u4", (SEGMENTS_OF_EVENT,)),  # hashes of channel and region
         ("kind", "u1"),
         ("anonymous", "u1"),
-<<<<<<< HEAD
         ("list", "u1"),  # number + 1 of the list of ours that the event is about, 0 = none
         ("source", "u1"),  # number + 1 of the source that had put the item there, 0 = not told
-=======
         ("refused", "u1"),  # by policy: counted, nothing else
->>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
     ],
     align=True,
 )
@@ -84,11 +81,7 @@ TRANSITION = np.dtype(
     align=True,
 )
 
-<<<<<<< HEAD
-APPLIED, DUPLICATE, ERASED, STALE, QUARANTINED = range(5)
-=======
-APPLIED, DUPLICATE, ERASED, STALE, REFUSED = range(5)
->>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
+APPLIED, DUPLICATE, ERASED, STALE, QUARANTINED, REFUSED = range(6)
 NO_TIMER = 255
 _PLAIN = plain_policy()
 _VIEW, _CLICK = KIND["view"], KIND["click"]
@@ -251,6 +244,8 @@ def _take_internal(
 @kernel
 def _refused(user: Row, event: Row, one_more: bool, last: int, model: Model) -> int:
     """Why the event is not taken, else ``APPLIED``; those of one record go the same way."""
+    if event.refused:
+        return REFUSED
     if one_more:
         return last if last in (DUPLICATE, QUARANTINED) else APPLIED
     if event.kind >= _INTERNAL:
@@ -296,13 +291,8 @@ def learn_events(
         event = events[e]
         user = users[rows[e]]
         one_more = e > 0 and event.offset == events[e - 1].offset  # of the same record
-<<<<<<< HEAD
         status[e] = _refused(user, event, one_more, status[e - 1], model)
         if status[e] != APPLIED:
-=======
-        if event.refused or _is_repeated(user, event, one_more, status[e - 1]):
-            status[e] = REFUSED if event.refused else DUPLICATE
->>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
             part.rejected += 0 if one_more else 1
             continue
         if event.kind == _ERASE:

@@ -181,11 +181,9 @@ class Customers:
         segment: Sequence[int],
         kind_number: int,
         anonymous: int,
-<<<<<<< HEAD
-        *_: int,
-=======
+        _list: int,
+        _source: int,
         refused: int,
->>>>>>> f027eac (Erasure, consent: erased customers stay erased when the log is replayed, consent is honoured; settings have a page of their own)
     ) -> None:
         if KINDS[kind_number] in INTERNAL:
             self._internal(customer_id, KINDS[kind_number], ts, offset)
