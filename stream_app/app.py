@@ -9,9 +9,11 @@ from stream_app.adapters.limits import Limits
 from stream_app.adapters.loop import use_fast_loop
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
-from stream_app.errors import StreamAppError
+from stream_app.errors import StreamAppError, WorkerStuck
 from stream_app.health import Health
+from stream_app.log_floods import hold_back
 from stream_app.logs import logging_config
+from stream_app.memory_watch import memory_warnings
 from stream_app.settings import load_settings
 from stream_app.warmup import warm_up
 from stream_app.watching import watch
@@ -20,13 +22,14 @@ from stream_app.worker import Worker, security
 ROLL_BACK_CHECK_S = 5.0
 ANNOUNCE_S = 0.25  # between looks at what has fallen due
 SURVEY_S = 1.0
+LOOK_AFTER_S = 15.0
 GC_THRESHOLD = 100_000  # objects made since the last collection; Python's default is 700
 
 log = logging.getLogger(__name__)
 use_fast_loop()
 settings = load_settings()
 worker = Worker(settings)
-health = Health(worker.store)
+health = Health(worker.store, stuck_after_s=settings.stuck_after_s)
 
 app = make_app(
     settings.app_id,
@@ -70,7 +73,17 @@ async def follow_topics() -> None:
         app.fail(group.exceptions[0])
 
 
+async def look_after() -> None:
+    """End with an error where the worker cannot go on, and warn before memory runs out."""
+    problem = health.hopeless(app.partition_statuses(), app.poll_age_s())
+    if problem:
+        app.fail(WorkerStuck(problem))
+    for warning in await memory_warnings(worker.store, settings.memory_max_mib):
+        log.warning("%s", warning)
+
+
 app.task()(follow_topics)
+app.timer(LOOK_AFTER_S)(look_after)
 app.timer(ROLL_BACK_CHECK_S)(follow_roll_backs)
 
 
@@ -92,6 +105,7 @@ async def ready(view: Any, _request: Any) -> Any:
 def prepare(*_args: Any, **_kwargs: Any) -> None:
     """Have every kernel ready before the worker joins its group."""
     worker.prepare()
+    hold_back("aiokafka")
     log.info("kernels ready after %.1f s", warm_up(settings))
     # A batch makes and drops tens of thousands of objects, none of them in cycles; what was loaded
     # so far stays for good. Collecting less often spares the worker going through its caches.

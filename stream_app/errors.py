@@ -7,6 +7,7 @@ StreamAppError
 ├── LogUnavailable         retry with back-off, without end
 ├── Fenced                 stop working on the partition: another worker owns it
 ├── RolledBack             rewind Kafka to the stored cursor and go on from there
+├── WorkerStuck            stop with an error: a supervisor starts the worker again
 ├── SchemaUnknown          stop the worker: state was written by a newer release
 └── EventFileError         tell the user which line of which file is wrong
 """
@@ -47,6 +48,10 @@ class RolledBack(StreamAppError):
     def __init__(self, message: str, *, cursor: int | None) -> None:
         super().__init__(message)
         self.cursor = cursor
+
+
+class WorkerStuck(StreamAppError):
+    """Records wait, nothing is being retried, and nothing has moved for too long."""
 
 
 class SchemaUnknown(StreamAppError):

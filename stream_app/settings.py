@@ -116,6 +116,12 @@ class Settings(BaseModel):
     drain_timeout_s: float = Field(
         20.0, gt=0, le=600, description="seconds to finish work at SIGTERM"
     )
+    stuck_after_s: float = Field(
+        120.0, ge=5, le=86_400, description="seconds without progress until /live says so"
+    )
+    memory_max_mib: int = Field(
+        0, ge=0, description="MiB a worker may take before it warns; 0 = 90 % of its cgroup's limit"
+    )
     session_timeout_s: float = Field(
         10.0, ge=6, le=25, description="silent seconds until a worker's partitions go to others"
     )

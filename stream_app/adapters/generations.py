@@ -12,6 +12,7 @@ cursor it reads on. That is a roll-back to it, a small one, and needs no other c
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from stream_app.adapters.redis_check import parse_info
 from stream_app.adapters.redis_store import RedisStore
 from stream_app.ports import Claim
 
@@ -74,6 +75,14 @@ class GenerationStore(RedisStore):
         record = self._head(space, partition) + b"#cursor"
         (epoch,) = await self._run([(record, ("HGET", record, "epoch"))])
         return int(epoch or 0)
+
+    async def memory(self) -> list[tuple[int, int]]:
+        """(bytes used, bytes allowed or 0) of every primary."""
+        found = []
+        for info in await self._everywhere("INFO", "memory"):
+            said = parse_info(info.decode())
+            found.append((int(said.get("used_memory", "0")), int(said.get("maxmemory", "0"))))
+        return found
 
     async def drop(self, space: str, partition: int) -> int:
         """Delete all keys of a partition; returns how many there were."""
