@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from stream_app.core.learn import EVENT
 from stream_app.core.model import INTERNAL, KIND, KINDS
+from stream_app.core.ranking import LISTS
+from stream_app.core.scoring import SOURCES
 from stream_app.errors import EventRejected
 from stream_app.formats import Formats
 from stream_app.formats.common import decoder, parse_reason
@@ -47,6 +49,8 @@ _TS_MIN = 946_684_800.0  # 2000-01-01
 _TS_MAX = 4_102_444_800.0  # 2100-01-01, where the record itself has no time
 _NUMBER_MAX = 1e9
 _HASH_CACHE_MAX = 500_000
+_LISTS = {name: number + 1 for number, name in enumerate(LISTS)}
+_SOURCES = {name: number + 1 for number, name in enumerate(SOURCES)}
 _INTERNAL_FROM = KIND[INTERNAL[0]]
 _AHEAD_S = 1.0  # clocks of workers may differ by this much
 
@@ -261,6 +265,10 @@ class EventDecoder:
         ]
         events["event_id"] = [
             0 if e.event_id is None else short_hash(_text(e.event_id)) for e in good
+        ]
+        events["list"] = [0 if e.list is None else _LISTS.get(e.list, 0) for e in good]
+        events["source"] = [
+            0 if e.list_source is None else _SOURCES.get(e.list_source, 0) for e in good
         ]
         segments = self._segments(good, events)
         events["category"] = [0 if e.category is None else _category(e.category) for e in good]

@@ -19,6 +19,7 @@ class Event(msgspec.Struct):
     price: float | None = None
     rating: float | None = None
     query: str | None = None
-    list: str | None = None
+    list: str | None = None  # of ours, that shows the item
+    list_source: str | None = None  # that had put the item there, as its reason says
     position: int | None = None
     sa_data: str | None = None  # of internal records

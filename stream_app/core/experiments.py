@@ -131,7 +131,7 @@ def sequence_radius(variance: float, units: float, *, alpha: float = 0.05) -> fl
     Howard et al. 2021, eq. 14, two-sided normal mixture, tightest at ``_PLANNED_UNITS``.
 
     >>> round(sequence_radius(1.0, 5_000.0) / (1.96 / 5_000**0.5), 2)
-    1.58
+    1.55
     """
     if units <= 1.0:
         return math.inf
