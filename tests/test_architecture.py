@@ -49,7 +49,6 @@ LAYERS: dict[str, tuple[str, str]] = {
     "outbox": ("events codec core profiles sales", "numpy"),
     "suppression": ("events ports", "msgspec numpy"),
     "admission": ("core suppression", "numpy"),
-    "pseudonyms": ("errors", ""),
     "pipeline": (
         "admission ports settings decisions events codec core items offers outbox publishing"
         " rejects retrying telemetry user_cache",
