@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from stream_app.admission import Admission
 from stream_app.audience import AudienceStage
+from stream_app.candidates import Candidates
 from stream_app.cataloging import Cataloging
 from stream_app.core.audience import EMAIL, PERSONALISE, Audience
 from stream_app.core.catalog import Catalog
@@ -96,6 +97,7 @@ def compose(
     }
     admission = Admission(suppression, audience)
     offers = Offers(catalog, items, settings, timer)
+    candidates = Candidates(items, catalog, audience, sources=settings.sources_given())
     return Stages(
         Learn(
             settings,
@@ -103,6 +105,7 @@ def compose(
             log,
             publisher,
             items,
+            candidates,
             offers,
             clock,
             admission,

@@ -70,6 +70,7 @@ class ItemReader:
         self.tables = tables
         self.tops: dict[int, Top] = {}
         self.segments: dict[int, SegmentCounts] = {}
+        self.segments_version = 0  # rises with every change of them
         self.owned: set[int] = set()  # RELATE keeps their tops itself
         self._store = store
         self._partitions = partitions
@@ -138,6 +139,7 @@ class ItemReader:
 
     def read_tops(self, partition: int, top: bytes | None, segments: bytes | None) -> None:
         """Take in what is stored of a partition's popular items."""
+        self.segments_version += 1
         self.tops[partition] = decode_top(top)
         self.segments[partition] = decode_segments(segments, self.tables.model)
 

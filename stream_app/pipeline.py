@@ -13,6 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from stream_app.admission import Admission
+from stream_app.candidates import Candidates
 from stream_app.codec import Outbox, decode_outbox, encode_outbox
 from stream_app.core.agenda import Agenda
 from stream_app.core.hybrid import decode_blend, learn_blend, new_blend
@@ -20,6 +21,7 @@ from stream_app.core.journey import Journey, deadlines
 from stream_app.core.learn import APPLIED, Learned, learn
 from stream_app.core.model import INTERNAL, KIND
 from stream_app.core.ranking import Ranker
+from stream_app.core.scoring_extra import joined
 from stream_app.core.state import decode_partition, decode_users, encode_users
 from stream_app.decisions import Decisions
 from stream_app.events import EventBatch, EventDecoder
@@ -72,6 +74,7 @@ class Learn:
         log: Log,
         publisher: Publisher,
         items: ItemReader,
+        candidates: Candidates,
         offers: Offers,
         clock: Callable[[], float],
         admission: Admission,
@@ -88,6 +91,7 @@ class Learn:
         self._log = log
         self._publisher = publisher
         self._items = items
+        self._candidates = candidates
         self._clock = clock
         self.admission = admission
         self._telemetry = telemetry
@@ -253,9 +257,11 @@ class Learn:
             return blend
         asked = events.events[learned.probed]
         self._items.tables.advance(float(asked["ts"].max()))
-        given = self._ranker.probe(
-            learned.probes, asked["item"], asked["ts"], self._items.popular()
+        ts = np.ascontiguousarray(asked["ts"])
+        extra = self._candidates.draw(
+            learned.probes, np.arange(len(asked)), None, ts, asked["segment"]
         )
+        given = self._ranker.probe(learned.probes, asked["item"], ts, self._items.popular(), extra)
         prior = new_blend(self._items.tables.model)["weights"][0, 0]
         changed = blend.copy()
         return changed if learn_blend(changed, learned.probes["step"], given, prior) else blend
@@ -278,15 +284,18 @@ class Learn:
         if len(selected):
             self._items.tables.advance(float(selected["last_ts"].max()))
         owners, kinds = np.nonzero(self.journey.lists[selected["step"]])
+        asked = (owners, kinds.astype(np.uint8), selected["last_ts"][owners])
+        outside = (
+            self._candidates.draw(shown, *asked, events.events["segment"][at][owners]),
+            self._offers.exploration(shown, *asked[:2]),
+        )
         lists = self._ranker.rank(
             shown,
-            owners,
-            kinds.astype(np.uint8),
-            selected["last_ts"][owners],
+            *asked,
             partition,
             self._items.popular(),
-            self._offers.exploration(selected, owners, kinds.astype(np.uint8)),
-            blend=blend if self._blending else None,
+            joined([e for e in outside if e is not None], len(owners)),
+            blend if self._blending else None,
             catalog=self._offers.view(),
             fallback=self._offers.fallback(),
         )

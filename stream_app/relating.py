@@ -205,22 +205,36 @@ class Relate:
             await self._publish_trending()
 
     async def _publish_trending(self) -> None:
-        ids, popularity = self._items.top(self._settings.trending_size)
-        if not len(ids):
-            return
+        """What is popular, with everybody and in each segment, and what rises."""
+        size = self._settings.trending_size
+        ts = max((owned.meta.last_ts for owned in self.owned.values()), default=0.0)
+        found = {"all": self._items.top(size)}
+        for name, segment in self._items.segment_names().items():
+            trend = self._items.trend(segment, ts, size)
+            if segment == 0:
+                rising = np.lexsort((trend.ids, -trend.trend))
+                rising = rising[trend.trend[rising] > 0]
+                found["rising"] = trend.ids[rising], trend.trend[rising]
+            elif name not in found:
+                found[name] = trend.ids, trend.popularity
+        for name, (ids, values) in found.items():
+            if len(ids):
+                await self._publish_top(f"trending:{name}", ids, values)
+
+    async def _publish_top(
+        self, key: str, ids: NDArray[np.uint64], values: NDArray[np.float64]
+    ) -> None:
         await retrying(lambda: self._items.load(ids), "reading items")
         (text,) = self._items.render(
             Lists(
                 np.array([len(ids)]),
                 self._items.tables.lookup(ids)[None, :],
-                (popularity / popularity.sum())[None, :],
+                (values / values.sum())[None, :],
                 np.full((1, len(ids)), POPULAR, np.uint8),
                 np.full((1, len(ids)), -1),
             )
         )
-        await retrying(
-            lambda: self._public.put_values([("trending:all", text)]), "writing what is trending"
-        )
+        await retrying(lambda: self._public.put_values([(key, text)]), "writing what is trending")
 
     async def _load(self, partition: int, fresh: Fresh) -> None:
         """Bring the authoritative tables of the partition's items in ``fresh`` into memory."""
@@ -265,6 +279,7 @@ class Relate:
         segments = self._items.segments[partition]
         texts = {short_hash(text): text for message in messages for text in message.segments}
         segments.add(rows, texts, **owner)
+        self._items.segments_version += 1
         if len(rows):
             meta.last_ts = max(meta.last_ts, float(rows["ts"].max()))
         meta.transitions += len(rows)

@@ -20,6 +20,7 @@ from stream_app.errors import ConfigurationError
 
 PREFIX = "STREAM_APP_"
 CONSOLE_TOKEN_CHARS_MIN = 12
+EXTRA_SOURCES = frozenset("content embedding user_knn segment trending".split())
 RECORD_BYTES_MAX = 4_194_304  # of our own topics: a batch of transitions with all its names
 
 
@@ -154,6 +155,10 @@ class Settings(BaseModel):
     )
     list_size: int = Field(10, ge=1, le=100, description="items per list")
     similar_size: int = Field(20, ge=1, le=50, description="items per similar:<item_id>")
+    extra_sources: str = Field(
+        "content,embedding,user_knn,segment,trending",
+        description="candidate sources beside the item tables, comma-separated; empty = none",
+    )
     similar_reading: Literal["cosine", "jaccard"] = Field(
         "cosine", description="how counts of pairs are read for similar:<item_id>"
     )
@@ -256,6 +261,16 @@ class Settings(BaseModel):
                 raise ValueError(f"{part.strip()!r} must look like Category=days")
         return value
 
+    @field_validator("extra_sources")
+    @classmethod
+    def _known_sources(cls, value: str) -> str:
+        unknown = {name.strip() for name in value.split(",") if name.strip()} - EXTRA_SOURCES
+        if unknown:
+            raise ValueError(
+                f"{', '.join(sorted(unknown))}: use {', '.join(sorted(EXTRA_SOURCES))}"
+            )
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         if self.item_tables_max > self.items_max:
@@ -285,6 +300,10 @@ class Settings(BaseModel):
     def excluded(self) -> list[str]:
         """Ids of items never to list."""
         return [part.strip() for part in self.excluded_items.split(",") if part.strip()]
+
+    def sources_given(self) -> frozenset[str]:
+        """The names in ``extra_sources``."""
+        return frozenset(name.strip() for name in self.extra_sources.split(",") if name.strip())
 
     @property
     def bootstrap(self) -> str:

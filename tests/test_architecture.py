@@ -49,8 +49,10 @@ LAYERS: dict[str, tuple[str, str]] = {
     "outbox": ("events codec core profiles sales", "numpy"),
     "suppression": ("events ports", "msgspec numpy"),
     "admission": ("core suppression", "numpy"),
+    "candidates": ("core items", "numpy"),
     "pipeline": (
-        "admission ports settings decisions events codec core items offers outbox publishing"
+        "admission ports settings candidates decisions events codec core items offers outbox"
+        " publishing"
         " rejects retrying telemetry user_cache",
         "numpy orjson",
     ),
@@ -63,8 +65,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "cataloging": ("errors ports settings events catalog_wire core hashing", "numpy"),
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
-        "admission audience cataloging core decisions following items journeys offers pipeline"
-        " ports publishing relating settings stocking suppression telemetry",
+        "admission audience candidates cataloging core decisions following items journeys offers"
+        " pipeline ports publishing relating settings stocking suppression telemetry",
         "numpy",
     ),
     "broadcasts": ("adapters composition following settings", ""),
@@ -101,7 +103,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "warmup": ("ports settings composition core adapters.memory", "orjson"),
     "commands": ("*", "click numpy orjson rich"),
     "offline": (
-        "errors ports settings events codec core hashing journeys composition adapters.memory",
+        "errors ports settings events candidates codec core hashing journeys composition"
+        " adapters.memory",
         "numpy scipy orjson msgspec rich matplotlib",
     ),
     "simulator": ("errors events", "numpy orjson"),

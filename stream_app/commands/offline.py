@@ -89,6 +89,7 @@ def register(app: Any, settings: Settings) -> None:
     )(command(evaluate))
     _register_fits(app)
     _register_demand(app)
+    _register_cold_start(app, settings)
 
 
 def _register_fits(app: Any) -> None:
@@ -171,3 +172,37 @@ def _register_demand(app: Any) -> None:
         click.option("--service-level", type=click.FloatRange(0.5, 0.999), default=0.95),
         _JSON,
     )(command(evaluate_demand))
+
+
+def _register_cold_start(app: Any, settings: Settings) -> None:
+    async def evaluate_cold_start(
+        file: str, split: float, group: str | None, k: int, json_only: bool
+    ) -> None:
+        """Measure how new items of FILE fare in the lists, with and without content."""
+        from stream_app.offline.coldstart import cold_start
+
+        tables = evaluation.split_by_time(read_events(Path(file)), split)
+        chosen = evaluation.group_of(*tables, group)
+        result = await cold_start(*tables, settings, group=chosen, k=k)
+        if not json_only:
+            table = Table("variant", "recommended", "hit rate", title="new items")
+            for name, row in result["variants"].items():
+                table.add_row(name, f"{row['recommended']:.4f}", f"{row['hit_rate']:.4f}")
+            console.print(table)
+        plain(orjson.dumps(result).decode())
+
+    app.command(
+        click.option("--file", type=_FILE, required=True, help="Event file with titles."),
+        click.option(
+            "--split",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            default=0.8,
+            show_default=True,
+            help="The share of FILE, by time, to learn from.",
+        ),
+        click.option(
+            "--group", default=None, help="session_id or user_id; default: what is there."
+        ),
+        click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
+        _JSON,
+    )(command(evaluate_cold_start))

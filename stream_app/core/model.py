@@ -82,6 +82,7 @@ class Model(NamedTuple):
     trend_long_s: float = 86400.0
     churn_after_s: float = 30 * 86400.0  # without a session: gone
     segments_n: int = 8  # clusters of customers; at most insight_fields.SEGMENTS_MAX
+    thin_moves: float = 10.0  # decayed moves to another item, below which counts know too little
     distance_power: float = 1.5
     neighbours_max: int = 50
     context_decay: float = 0.9

@@ -7,12 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
+from stream_app.candidates import GIVEN, Candidates
 from stream_app.composition import Stages, compose
 from stream_app.core.candidates import HOME
-from stream_app.core.model import Model
+from stream_app.core.catalog import CatalogItem
+from stream_app.core.model import SEGMENTS_OF_EVENT, Model
 from stream_app.core.ranking import Ranker
+from stream_app.core.scoring import SOURCES
+from stream_app.core.scoring_extra import Extra
 from stream_app.core.state import decode_users
-from stream_app.hashing import stable_hash
+from stream_app.hashing import short_hash, stable_hash
 from stream_app.ports import USERS, RawBatch
 from stream_app.settings import Settings
 
@@ -47,6 +51,10 @@ class Engine:
             clock=time.time,
             model=model,
         )
+        self._sources = sources
+        self._candidates = self._drawing(sources, thin_only=True)
+        # Alone, content has to answer where counts would do better, too.
+        self._content = self._drawing([frozenset({"content"})], thin_only=False)
         self._rankers = [
             Ranker(
                 self.stages.items.tables,
@@ -58,6 +66,20 @@ class Engine:
         ]
         self.stages.learn.serving = False
         self._offset = 0
+
+    def _drawing(self, sources: Sequence[frozenset[str] | None], *, thin_only: bool) -> Candidates:
+        stages = self.stages
+        return Candidates(
+            stages.items,
+            stages.catalog,
+            stages.audience,
+            sources=frozenset().union(*(GIVEN if s is None else s for s in sources)),
+            thin_only=thin_only,
+        )
+
+    def describe(self, items: Sequence[CatalogItem]) -> None:
+        """Tell the catalog what is known of items from here on."""
+        self.stages.catalog.upsert(items)
 
     async def start(self) -> None:
         """Claim the partitions of the empty store."""
@@ -89,14 +111,23 @@ class Engine:
             await self.stages.relate.process(batch)
 
     async def predict(
-        self, customer: str, *, anonymous: bool, ts: float
+        self, customer: str, *, anonymous: bool, ts: float, segments: Sequence[str] = ()
     ) -> list[NDArray[np.uint64]]:
-        """Item ids for a customer who comes back at ``ts``, best first; a list per ``sources``."""
+        """Item ids for a customer who comes back at ``ts``, best first; a list per ``sources``.
+
+        ``segments`` are the channel and the region they come from; empty where nobody knows.
+        """
         ids = np.array([stable_hash(customer, int(anonymous))], np.uint64)
         users = decode_users(ids, await self._store.load(USERS, [0], [ids[0].tobytes()]))
         items = self.stages.items
+        place = np.zeros((1, SEGMENTS_OF_EVENT), np.uint32)
+        place[0, : len(segments)] = [short_hash(text) if text else 0 for text in segments]
+        asked = (users, np.zeros(1, np.int64), np.full(1, HOME, np.uint8), np.array([ts]), place)
+        items.tables.advance(ts)
+        extra = self._candidates.draw(*asked)
         found = []
-        for ranker in self._rankers:
+        for ranker, wanted in zip(self._rankers, self._sources, strict=True):
+            content_alone = wanted == frozenset({"content"})
             lists = ranker.rank(
                 users,
                 np.zeros(1, np.int64),
@@ -104,6 +135,7 @@ class Engine:
                 np.array([ts]),
                 self.stages.learn.owned[0].partition,
                 items.popular(),
+                self._content.draw(*asked) if content_alone else chosen(extra, wanted),
                 blend=self.stages.learn.blend_of(0),
             )
             found.append(items.tables.nodes["id"][lists.nodes[0, : lists.counts[0]]])
@@ -114,3 +146,20 @@ class Engine:
         ids = np.array([stable_hash(customer, int(anonymous))], np.uint64)
         users = decode_users(ids, await self._store.load(USERS, [0], [ids[0].tobytes()]))
         return int(users["step"][0])
+
+
+def chosen(extra: Extra | None, wanted: frozenset[str] | None) -> Extra | None:
+    """The candidates of the sources that are wanted; of all, where nothing is said.
+
+    >>> one = np.zeros(2, np.int64)
+    >>> extra = Extra(np.array([0, 2]), one, np.ones(2, np.float32), np.array([6, 7], np.uint8))
+    >>> found = chosen(extra, frozenset({"embedding"}))
+    >>> found.starts.tolist(), found.sources.tolist()
+    ([0, 1], [7])
+    """
+    if extra is None or wanted is None:
+        return extra
+    kept = np.isin(extra.sources, [SOURCES.index(name) for name in wanted])
+    starts = np.concatenate(([0], np.cumsum(kept)))[extra.starts]
+    because = None if extra.because is None else extra.because[kept]
+    return Extra(starts, extra.nodes[kept], extra.values[kept], extra.sources[kept], because)

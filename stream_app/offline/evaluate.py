@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from stream_app.core import metrics
 from stream_app.core.journey import STEPS
 from stream_app.core.model import KIND, KIND_WEIGHTS, Model
-from stream_app.core.scoring import OWN_N, SOURCES
+from stream_app.core.scoring import SOURCES
 from stream_app.errors import ConfigurationError, EventFileError
 from stream_app.hashing import stable_hash
+from stream_app.offline.described import Describer
 from stream_app.offline.engine import Engine
 from stream_app.offline.eventfile import EVENT_ALIASES, EventTable
 from stream_app.settings import Settings
@@ -56,7 +57,11 @@ class Question:
 
     def variants(self) -> list[frozenset[str] | None]:
         """What to rank with: the wanted blend first, then single sources."""
-        alone = SOURCES[:OWN_N] if self.sources is None else sorted(self.sources)
+        alone = (
+            SOURCES[: SOURCES.index("exploration")]
+            if self.sources is None
+            else sorted(self.sources)
+        )
         return [self.sources, *(frozenset({name}) for name in alone if self.compare)]
 
 
@@ -101,7 +106,7 @@ def group_of(train: EventTable, test: EventTable, wanted: str | None) -> str:
     )
 
 
-def _rows(events: EventTable, group: str) -> NDArray[np.int64]:
+def usable_rows(events: EventTable, group: str) -> NDArray[np.int64]:
     """Rows that say who and what; the others cannot be predicted or learned from."""
     keys = getattr(events, group)
     return np.array(
@@ -109,7 +114,7 @@ def _rows(events: EventTable, group: str) -> NDArray[np.int64]:
     )
 
 
-def _value(events: EventTable, row: int, group: str) -> bytes:
+def event_bytes(events: EventTable, row: int, group: str) -> bytes:
     """The event as JSON; grouped by session, the session is the customer."""
     event = events.row(row)
     if group == "session_id":
@@ -141,30 +146,39 @@ async def evaluate(
     await engine.start()
     known: Counter[int] = Counter()
     groups: set[str] = set()
-    rows = _rows(train, question.group)
+    describer = Describer()
+    rows = usable_rows(train, question.group)
     for start in range(0, len(rows), 1_000):
         chunk = rows[start : start + 1_000].tolist()
-        await engine.apply([_value(train, row, question.group) for row in chunk])
+        engine.describe(describer.new_items(train, chunk))
+        await engine.apply([event_bytes(train, row, question.group) for row in chunk])
     keys = getattr(train, question.group)
     groups.update(keys[row] for row in rows.tolist())
     known.update(stable_hash(train.item_id[row] or "") for row in rows.tolist())
-    predictions = await _test(engine, test, question, groups, known)
+    predictions = await _test(engine, test, question, groups, known, describer)
     return _report(predictions, question, known)
 
 
 async def _test(
-    engine: Engine, test: EventTable, question: Question, groups: set[str], known: Counter[int]
+    engine: Engine,
+    test: EventTable,
+    question: Question,
+    groups: set[str],
+    known: Counter[int],
+    describer: Describer,
 ) -> Predictions:
     predictions = Predictions()
     keys = getattr(test, question.group)
     anonymous = question.group == "session_id"
     live = question.protocol == "live"
-    for row in _rows(test, question.group).tolist():
+    for row in usable_rows(test, question.group).tolist():
         who, kind = keys[row], test.event[row]
         item = stable_hash(test.item_id[row] or "")
         if who in groups and kind in question.targets:
             started = time.perf_counter()
-            found, *single = await engine.predict(who, anonymous=anonymous, ts=float(test.ts[row]))
+            found, *single = await engine.predict(
+                who, anonymous=anonymous, ts=float(test.ts[row]), segments=test.segments(row)
+            )
             predictions.seconds += time.perf_counter() - started
             predictions.ranks.append(_rank(found, item))
             predictions.single_ranks.append([_rank(other, item) for other in single])
@@ -174,7 +188,8 @@ async def _test(
             predictions.lists.append(found)
         groups.add(who)
         known[item] += 1
-        await engine.apply([_value(test, row, question.group)], relate=live)
+        engine.describe(describer.new_items(test, [row]))
+        await engine.apply([event_bytes(test, row, question.group)], relate=live)
     return predictions
 
 

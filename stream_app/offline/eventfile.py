@@ -1,7 +1,8 @@
 """Read event files (CSV, JSONL, gzip) into columns. Called by replay, evaluate and the demo.
 
 Columns: ``user_id`` and/or ``session_id``, ``item_id``, ``event`` (default ``view``), ``ts`` (unix
-seconds), optional ``price, quantity, category, brand, title, channel, query``; others are ignored.
+seconds), optional ``price, quantity, category, brand, title, channel, region
+(or country), query``; others are ignored.
 Rows are ordered by ``ts``, ties by file order. Rows that cannot be events stay in: the pipeline
 dead-letters them as it would live ones; here they are only counted (``EventTable.problems``).
 """
@@ -122,6 +123,11 @@ class EventTable:
         if row in self.odd:
             event.update(self.odd[row])
         return event
+
+    def segments(self, row: int) -> tuple[str, str]:
+        """Channel and region of an event, empty where the file does not say."""
+        channel, region = (self.texts.get(name) for name in ("channel", "region"))
+        return (channel and channel[row]) or "", (region and region[row]) or ""
 
     def iter_json(self) -> Iterator[bytes]:
         """The events as JSON in the wire schema, in time order."""

@@ -21,9 +21,10 @@ csv_field_chars_max = 2**20
 block_rows = 4096
 
 ID_COLUMNS = ("user_id", "session_id", "item_id")
-TEXT_COLUMNS = ("category", "brand", "title", "channel", "query")
+TEXT_COLUMNS = ("category", "brand", "title", "channel", "region", "query")
+_OTHER_NAMES = {"country": "region"}
 NUMBER_COLUMNS = ("price", "quantity")
-COLUMNS = (*ID_COLUMNS, "event", "ts", *TEXT_COLUMNS, *NUMBER_COLUMNS)
+COLUMNS = (*ID_COLUMNS, "event", "ts", *TEXT_COLUMNS, *NUMBER_COLUMNS, *_OTHER_NAMES)
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 Column = Sequence[Any]
@@ -38,6 +39,9 @@ def read_columns(path: Path) -> tuple[dict[str, Column], list[int]]:
     columns, lines = decode(path.name, _content(path))
     if not lines:
         raise EventFileError(f"{path.name} has no events; check that its export finished")
+    for other, name in _OTHER_NAMES.items():
+        if other in columns:
+            columns.setdefault(name, columns.pop(other))
     return columns, lines
 
 
