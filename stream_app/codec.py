@@ -1,6 +1,7 @@
 """Wire formats of our own making: transitions for RELATE, the outbox, and the public JSON."""
 
 import struct
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.learn import TRANSITION
 from stream_app.core.neighbourhood import SNAPSHOT
+from stream_app.core.state import fits
 from stream_app.errors import EventRejected, SchemaUnknown
 
 _MAGIC = b"SAT2"
@@ -21,6 +23,7 @@ _HEAD_1 = struct.Struct("<4sIII")  # magic, source partition, rows, names
 _TRANSITION_1 = np.dtype(
     [("item", "u8"), ("previous", "u8", (3,)), ("ts", "f8"), ("offset", "i8"), ("weight", "f8")]
 )
+_MERGE_HEAD = struct.Struct("<Iq")
 OUTBOX_SCHEMA = 1
 
 
@@ -100,6 +103,33 @@ def _as_of_now(value: bytes) -> bytes:
     return _HEAD.pack(_MAGIC, source, rows_n, 0, names_n, 0) + rows.tobytes() + value[end:]
 
 
+class Merge(NamedTuple):
+    """The state of an anonymous session, handed over at offset ``offset`` of its partition."""
+
+    source_partition: int
+    offset: int
+    blob: bytes
+
+
+def encode_merge(merge: Merge) -> str:
+    """The ``sa_data`` of a ``merge`` record."""
+    head = _MERGE_HEAD.pack(merge.source_partition, merge.offset)
+    return b64encode(head + merge.blob).decode()
+
+
+def decode_merge(text: str) -> Merge:
+    """The inverse; raises :class:`~stream_app.errors.EventRejected` for anything else."""
+    try:
+        value = b64decode(text, validate=True)
+        source, offset = _MERGE_HEAD.unpack_from(value)
+    except (ValueError, struct.error) as exc:
+        raise EventRejected("bad_internal", f"not a handed over state: {exc}") from exc
+    blob = value[_MERGE_HEAD.size :]
+    if not fits(blob):
+        raise EventRejected("bad_internal", f"not a state of this release: {len(blob)} bytes")
+    return Merge(source, offset, blob)
+
+
 class ListsBlock(msgspec.Struct):
     """Lists of one batch, committed with the state and published after: n customers, m lists.
 
@@ -134,6 +164,7 @@ class Outbox(msgspec.Struct):
     profiles: list[tuple[str, bytes]] = []  # (customer, JSON)
     erased: list[str] = []  # customers whose public keys go
     erasures: list[tuple[int, float]] = []  # their hashes, and when they were erased
+    clicks: list[tuple[int, bytes, bytes]] = []  # (clickstream partition, key, internal record)
 
 
 _pack = msgspec.msgpack.Encoder().encode

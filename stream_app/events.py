@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.codec import decode_merge
 from stream_app.core.learn import EVENT
 from stream_app.core.model import INTERNAL, KIND, KINDS
 from stream_app.core.ranking import LISTS
@@ -14,7 +15,7 @@ from stream_app.core.scoring import SOURCES
 from stream_app.errors import EventRejected
 from stream_app.formats import Formats
 from stream_app.formats.common import decoder, parse_reason
-from stream_app.hashing import public_name, short_hash, stable_hash
+from stream_app.hashing import given_name, public_name, short_hash, stable_hash
 from stream_app.ports import RawBatch
 from stream_app.settings import Settings
 from stream_app.wire import Event
@@ -79,7 +80,12 @@ class EventBatch(NamedTuple):
     record_ts: NDArray[np.float64]
     data: dict[int, str]
     segments: dict[int, str]
+    given: Sequence[Event] = ()
     ignored: int = 0
+
+    def session_id(self, row: int) -> str:
+        """The session that an event names."""
+        return _text(self.given[row].session_id)
 
 
 _decode = decoder(Event)
@@ -225,11 +231,16 @@ class EventDecoder:
         if kind == "timeout" and 0 < record_ms < (event.ts or 0.0) * 1000.0 - _AHEAD_S * 1000.0:
             return "bad_internal", f"a time-out of {event.ts:.17g} made before that"
         if kind == "link":
-            anonymous = event.user_id is None
-            if not (anonymous and event.sa_data and self._good_id(event.sa_data)):
-                return "bad_internal", "a link names a session_id, and the customer in sa_data"
-        if kind == "merge" and (event.user_id is None or not event.sa_data):
-            return "bad_internal", "a merge names a user_id, and carries a state in sa_data"
+            anonymous, into = event.user_id is None, event.sa_data or ""
+            if not (anonymous and self._good_id(into) and not given_name(into)[1]):
+                return "bad_internal", "a link names a session_id, and a customer in sa_data"
+        if kind == "merge":
+            if event.user_id is None:
+                return "bad_internal", "a merge names a user_id"
+            try:
+                decode_merge(event.sa_data or "")
+            except EventRejected as exc:
+                return exc.reason, exc.detail
         return None
 
     def _good_id(self, value: str | int) -> bool:
@@ -278,7 +289,7 @@ class EventDecoder:
         ]
         internal = np.flatnonzero(events["kind"] >= _INTERNAL_FROM).tolist()
         data = {row: good[row].sa_data or "" for row in internal}
-        return EventBatch(events, customers, items, rejects, record_ts, data, segments)
+        return EventBatch(events, customers, items, rejects, record_ts, data, segments, good)
 
     def _segments(self, good: Sequence[Event], events: NDArray[np.void]) -> dict[int, str]:
         """Fill the segments of ``events``; returns their texts by hash."""

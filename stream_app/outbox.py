@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.codec import ListsBlock, Transitions, encode_transitions
+from stream_app.core.internal import HANDED
 from stream_app.core.learn import APPLIED, ERASED, TRANSITION, Learned
 from stream_app.core.model import KIND
 from stream_app.core.ranking import Lists
@@ -138,7 +139,7 @@ def changed_profiles(
 def erased_customers(
     users: NDArray[np.void], rows: NDArray[np.int64], events: EventBatch, learned: Learned
 ) -> list[str]:
-    gone = (learned.status == ERASED) & (users["events"][rows] == 0)
+    gone = np.isin(learned.status, (ERASED, HANDED)) & (users["events"][rows] == 0)
     return sorted({events.customers[k] for k in np.flatnonzero(gone).tolist()})
 
 

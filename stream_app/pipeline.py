@@ -5,6 +5,7 @@
 The co-occurrence counts learn in a second stage, :mod:`stream_app.relating`, off this path.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,13 +20,20 @@ from stream_app.core.agenda import Agenda
 from stream_app.core.hybrid import decode_blend, learn_blend, new_blend
 from stream_app.core.journey import Journey, deadlines
 from stream_app.core.learn import APPLIED, Learned, learn
-from stream_app.core.model import INTERNAL, KIND
 from stream_app.core.ranking import Ranker
 from stream_app.core.scoring_extra import joined
-from stream_app.core.state import decode_partition, decode_users, encode_users
+from stream_app.core.state import PARTITION, decode_partition, decode_users
 from stream_app.decisions import Decisions
 from stream_app.events import EventBatch, EventDecoder
 from stream_app.items import ItemReader
+from stream_app.merging import (
+    Click,
+    adopted,
+    decode_watermarks,
+    links,
+    merges,
+    sessions_to_ask_for,
+)
 from stream_app.offers import Offers
 from stream_app.outbox import (
     Ranked,
@@ -41,6 +49,7 @@ from stream_app.publishing import Publisher
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
+from stream_app.states import follow_time, state_blobs
 from stream_app.telemetry import SILENT, Telemetry
 from stream_app.user_cache import UserCache
 
@@ -56,6 +65,7 @@ class Owned:
     claim: Claim
     cursor: int | None
     partition: NDArray[np.void]
+    merged: NDArray[np.int64]  # by clickstream partition: the last state adopted from there
     blend: NDArray[np.void]
     users: UserCache
     agenda: Agenda
@@ -124,9 +134,10 @@ class Learn:
         self.admission.refuse(events.events)
         self._telemetry.lap("decode")
         await dead_letter(self._log, self._settings.dead_letter_topic, batch, events.rejects)
-        ids, rows, users = await self._load(batch.partition, owned, events)
+        ids, rows, users, clicks = await self._load(batch.partition, owned, events)
         self._telemetry.lap("load")
         partition, before = owned.partition.copy(), users[["sessions", "purchases"]].copy()
+        merged = owned.merged.copy()
         learned = learn(
             users,
             rows,
@@ -135,9 +146,10 @@ class Learn:
             self._items.tables.model,
             self.journey.plan,
             policy=self.decisions.policy,
+            adopted=adopted(events.events["kind"], events.data, merged),
             learn_globals=self.learning,
         )
-        _follow_time(partition, events)
+        follow_time(partition, events)
         self._telemetry.lap("learn")
         self._name_items(events)
         blend = self._learn_blend(owned.blend, events, learned)
@@ -146,6 +158,7 @@ class Learn:
         )
         self._telemetry.lap("score")
         outbox = self._outbox(batch.partition, events, rows, users, before, learned, ranked)
+        outbox.clicks += clicks
         messages = self._publisher.render(
             batch.partition, owned.claim.epoch, outbox.lists, ranked.lists if ranked else None
         )
@@ -154,11 +167,11 @@ class Learn:
             owned.cursor,
             batch.next_offset,
             [
-                *zip([key.tobytes() for key in ids], _blobs(users, rows, events), strict=True),
+                *zip([key.tobytes() for key in ids], state_blobs(users, rows, events), strict=True),
                 *([(BLEND_ID, blend.tobytes())] if blend is not owned.blend else []),
                 (ACCOUNTS_ID, _accounts(partition, batch.next_offset)),
             ],
-            partition.tobytes(),
+            partition.tobytes() + merged.tobytes(),
             encode_outbox(outbox),
         )
         self._telemetry.lap("render")
@@ -166,6 +179,7 @@ class Learn:
         self._telemetry.lap("commit")
         # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
         owned.cursor, owned.partition, owned.blend = step.cursor, partition, blend
+        owned.merged = merged
         owned.users.put(step.writes[: len(ids)])
         owned.agenda.add(ids, deadlines(users, self.journey.plan))
         await self._publisher.publish(batch.partition, outbox, messages)
@@ -198,6 +212,9 @@ class Learn:
             claim,
             claim.cursor,
             decode_partition(claim.meta),
+            decode_watermarks(
+                claim.meta[PARTITION.itemsize :], self._settings.clickstream_partitions
+            ),
             decode_blend(blend, self._items.tables.model),
             UserCache(self._settings.user_cache_max // self._settings.clickstream_partitions),
             Agenda(self._settings.timers_max),
@@ -218,8 +235,11 @@ class Learn:
 
     async def _load(
         self, number: int, owned: Owned, events: EventBatch
-    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.void]]:
-        """States of the customers in the batch, and the item tables their lists are drawn from."""
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.void], list[Click]]:
+        """States of the customers in the batch, and the item tables their lists are drawn from.
+
+        Also records that ask for the states of sessions in which customers have become known.
+        """
         ids, rows = np.unique(events.events["customer"], return_inverse=True)
         keys = [key.tobytes() for key in ids]
         blobs = owned.users.get(keys)
@@ -238,8 +258,23 @@ class Learn:
         context = np.concatenate(
             (users["ring_item"].ravel(), users["cart_item"].ravel(), events.events["item"])
         )
-        await retrying(lambda: self._items.load(context), "reading items")
-        return ids, rows, users
+        clicks, _ = await asyncio.gather(
+            self._links(events, rows, users),
+            retrying(lambda: self._items.load(context), "reading items"),
+        )
+        return ids, rows, users, clicks
+
+    async def _links(
+        self, events: EventBatch, rows: NDArray[np.int64], users: NDArray[np.void]
+    ) -> list[Click]:
+        asked = sessions_to_ask_for(
+            events, rows, users, partitions=self._settings.clickstream_partitions
+        )
+        if not asked:
+            return []
+        at, keys = [session.partition for session in asked], [session.key for session in asked]
+        blobs = await retrying(lambda: self._store.load(USERS, at, keys), "reading sessions")
+        return links(events, asked, blobs)
 
     def _name_items(self, events: EventBatch) -> None:
         ids, first = np.unique(events.events["item"], return_index=True)
@@ -342,32 +377,14 @@ class Learn:
             profiles=changed_profiles(users, before, rows, events, self.journey.names),
             erased=erased_customers(users, rows, events, learned),
             erasures=erasures(events, learned),
+            clicks=merges(
+                events,
+                learned.status,
+                learned.handed,
+                source=number,
+                partitions=self._settings.clickstream_partitions,
+            ),
         )
-
-
-def _blobs(users: NDArray[np.void], rows: NDArray[np.int64], events: EventBatch) -> list[bytes]:
-    """What to store; nothing for customers who were erased or are not known."""
-    _, first = np.unique(rows, return_index=True)  # each customer is in the batch
-    names = [events.customers[k].encode("utf-8", "surrogatepass") for k in first.tolist()]
-    return [
-        blob if known else b""
-        for blob, known in zip(encode_users(users, names), users["events"].tolist(), strict=True)
-    ]
-
-
-def _follow_time(partition: NDArray[np.void], events: EventBatch) -> None:
-    """Raise the partition's watermark; where events lie in the future, only to their records' time.
-
-    Of several that are equally late the first counts, however the log is cut into batches.
-    """
-    own = events.events["kind"] < KIND[INTERNAL[0]]
-    made, ts = events.record_ts[own], events.events["ts"][own]
-    seen = np.where(made > 0.0, np.minimum(ts, made), ts)
-    if len(seen):
-        last = int(seen.argmax())
-        if seen[last] > partition["watermark"][0]:
-            partition["watermark"] = seen[last]
-            partition["behind_s"] = made[last] - seen[last] if made[last] > 0.0 else 0.0
 
 
 def _account(

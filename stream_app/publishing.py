@@ -114,6 +114,10 @@ class Publisher:
                 self._send(self._settings.sales_topic, q, [Record(None, value)])
                 for q, value in outbox.sales
             ),
+            *(
+                self._send(self._settings.clickstream_topic, p, [Record(key, value)])
+                for p, key, value in outbox.clicks
+            ),
             self._publish_lists(partition, messages),
             self._publish_profiles(outbox.profiles),
         )

@@ -34,6 +34,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "retrying": ("errors", ""),
     "journeys": ("errors core", "numpy pydantic"),
     "decisions": ("errors core", "numpy orjson"),
+    "states": ("core events", "numpy"),
+    "merging": ("adapters.partitioning codec core events hashing", "numpy orjson"),
     "timers": ("errors ports settings core hashing pipeline retrying", "numpy orjson"),
     "user_cache": ("", ""),
     "profiles": ("codec core", "numpy"),

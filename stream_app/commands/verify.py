@@ -23,7 +23,8 @@ from stream_app.errors import EventRejected, StreamAppError
 from stream_app.events import EventDecoder
 from stream_app.hashing import customer_id
 from stream_app.journeys import load_journey
-from stream_app.offline.recompute import Customers, books
+from stream_app.offline.recompute import Customers
+from stream_app.offline.recompute_customers import books
 from stream_app.offline.recompute_items import ItemPartition, Masses, Sums
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, RawBatch
@@ -169,7 +170,7 @@ async def _read_clicks(
             admission.suppression.add(
                 int(found.events["customer"][row]), float(found.events["ts"][row])
             )
-        source.customers.apply(found.events, found.customers)
+        source.customers.apply(found.events, found.customers, found.data)
         source.names.update(found.customers)
         source.rejected.update(records[reject.row].offset for reject in found.rejects)
         source.end = records[-1].offset + 1

@@ -21,18 +21,27 @@ from stream_app.core.customer import (
     note_event,
 )
 from stream_app.core.insight import (
-    Desk,
     Policy,
     after_event,
     before_event,
-    elapse,
     new_desk,
     plain_policy,
-    reconsider,
     starts_session,
 )
+from stream_app.core.internal import (
+    APPLIED,
+    DUPLICATE,
+    ERASED,
+    NO_TIMER,
+    QUARANTINED,
+    REFUSED,
+    STALE,
+    Exchange,
+    new_exchange,
+    take_internal,
+)
 from stream_app.core.jit import kernel, signed
-from stream_app.core.journey import Plan, apply_timeout, next_timeout, pass_time, take_step
+from stream_app.core.journey import Plan, pass_time, take_step
 from stream_app.core.model import (
     INTERNAL,
     KIND,
@@ -45,6 +54,21 @@ from stream_app.core.neighbourhood import SNAPSHOT, forget_customer, snapshot_du
 from stream_app.core.revisits import Recent, learn_revisits, new_recent, recent_items
 from stream_app.core.sampling import Sample, keep, new_sample
 from stream_app.core.state import new_users
+
+__all__ = [  # outcomes are told apart where internal events are, and used with what is learned
+    "APPLIED",
+    "DUPLICATE",
+    "ERASED",
+    "EVENT",
+    "NO_TIMER",
+    "QUARANTINED",
+    "REFUSED",
+    "STALE",
+    "TRANSITION",
+    "Learned",
+    "learn",
+    "learn_events",
+]
 
 # One event as the kernels see it; hashes are 0 where the event has no such field.
 EVENT = np.dtype(
@@ -81,12 +105,10 @@ TRANSITION = np.dtype(
     align=True,
 )
 
-APPLIED, DUPLICATE, ERASED, STALE, QUARANTINED, REFUSED = range(6)
-NO_TIMER = 255
 _PLAIN = plain_policy()
 _VIEW, _CLICK = KIND["view"], KIND["click"]
 _ADD, _PURCHASE, _REFUND = KIND["add_to_cart"], KIND["purchase"], KIND["refund"]
-_ERASE, _REFRESH, _TIMEOUT = KIND["erase"], KIND["refresh"], KIND["timeout"]
+_ERASE = KIND["erase"]
 _INTERNAL = KIND[INTERNAL[0]]
 
 
@@ -95,6 +117,7 @@ class Learned(NamedTuple):
 
     ``snapshots (m,) SNAPSHOT`` are what items are told about their customers, in event order too.
     ``timers`` is the row of the time-out that an internal event made known, NO_TIMER elsewhere.
+    ``handed (h,) USER`` are the states that went to known customers, by HANDED events.
     ``probes (p,) USER`` are customers as they were before the events ``probed (p,)``.
     """
 
@@ -102,6 +125,7 @@ class Learned(NamedTuple):
     transitions: NDArray[np.void]
     snapshots: NDArray[np.void]
     timers: NDArray[np.uint8]
+    handed: NDArray[np.void]
     probes: NDArray[np.void]
     probed: NDArray[np.int64]
 
@@ -114,8 +138,10 @@ def _learn_recent(user: Row, partition: Row, item: int, recent: Recent) -> None:
 
 
 @kernel
-def _enter_session(user: Row, event: Row, model: Model, start: int) -> None:
+def _enter_session(user: Row, event: Row, model: Model, plan: Plan) -> None:
     """Start a new session when the session id changes, or without ids after a pause."""
+    if user.events > 0:
+        pass_time(user, event.ts, plan.timeouts)
     if starts_session(user, event, model):
         user.sessions += 1
         user.session_start = event.ts
@@ -124,8 +150,8 @@ def _enter_session(user: Row, event: Row, model: Model, start: int) -> None:
         user.session_events = 0
         if user.events == 0:
             user.first_ts = event.ts
-            user.step = start
-            user.previous_step = start
+            user.step = plan.start
+            user.previous_step = plan.start
             user.entered_at = event.ts
     if event.session != 0:
         user.session = event.session
@@ -209,39 +235,6 @@ def _choose(
 
 
 @kernel
-def _take_internal(
-    user: Row,
-    partition: Row,
-    mind: Row,
-    event: Row,
-    plan: Plan,
-    model: Model,
-    policy: Policy,
-    desk: Desk,
-) -> tuple[int, int]:
-    """Believe a record of our own as far as the customer's state bears it out; status and timer.
-
-    A time-out is believed when it is the next one that the state has, to the bit of its deadline:
-    after an event of the customer, or applied once, it is not.
-    """
-    timer = NO_TIMER
-    believed = user.events > 0 and event.kind == _REFRESH
-    if user.events > 0 and event.kind == _TIMEOUT:
-        row, due = next_timeout(user, plan.timeouts)
-        if row >= 0 and due == event.ts:
-            elapse(user, mind, due, False, model, policy, desk)
-            apply_timeout(user, plan.timeouts[row], due)
-            reconsider(user, mind, event, policy, desk)
-            timer, believed = row, True
-    if not believed:
-        partition.rejected += 1
-        return STALE, timer
-    user.offset = event.offset  # the version of lists that are ranked anew
-    partition.applied += 1
-    return APPLIED, timer
-
-
-@kernel
 def _refused(user: Row, event: Row, one_more: bool, last: int, model: Model) -> int:
     """Why the event is not taken, else ``APPLIED``; those of one record go the same way."""
     if event.refused:
@@ -281,6 +274,7 @@ def learn_events(
     status: NDArray[np.uint8],
     timers: NDArray[np.uint8],
     sample: Sample,
+    exchange: Exchange,
     out: NDArray[np.void],
     snapshots: NDArray[np.void],
 ) -> int:
@@ -303,8 +297,8 @@ def learn_events(
             part.applied += 1
             continue
         if event.kind >= _INTERNAL:
-            status[e], timers[e] = _take_internal(
-                user, part, mind, event, plan, model, policy, desk
+            status[e], timers[e] = take_internal(
+                users, rows[e], part, mind, event, plan, model, policy, desk, blank, exchange
             )
             continue
         weight = weights[event.kind]
@@ -314,9 +308,7 @@ def learn_events(
                 _learn_recent(user, part, event.item, recent)
                 keep(sample, e, users, rows[e], part)
             before_event(user, mind, event, one_more, model, policy, desk)
-        if user.events > 0:
-            pass_time(user, event.ts, plan.timeouts)
-        _enter_session(user, event, model, plan.start)
+        _enter_session(user, event, model, plan)
         decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         returning = chosen and _is_in_session(user, event.item)
         keep_books(user, event)
@@ -346,16 +338,19 @@ def learn(
     plan: Plan,
     *,
     policy: Policy = _PLAIN,
+    adopted: NDArray[np.void] | None = None,
     learn_globals: bool = True,
 ) -> Learned:
     """Apply ``(n,) EVENT`` records in order, in place, to ``users[rows]`` and ``partition``.
 
+    ``adopted (m,) USER`` are the states that the m merge events carry.
     ``policy`` are the actions and experiments that are on. ``learn_globals=False`` leaves what the
     partition learns about all its customers as it is (the frozen evaluation protocol).
     """
     status, timers = np.zeros(len(events), np.uint8), np.full(len(events), NO_TIMER, np.uint8)
     out = np.zeros(len(events), TRANSITION)
     snapshots = np.zeros(len(events), SNAPSHOT)
+    exchange = new_exchange(events["kind"], adopted)
     sample = new_sample(events["offset"], wanted=learn_globals)
     n = learn_events(
         users,
@@ -372,8 +367,10 @@ def learn(
         status,
         timers,
         sample,
+        exchange,
         out,
         snapshots,
     )
     told = snapshots[snapshots["item"][:, 0] != 0]
-    return Learned(status, out[:n], told, timers, *sample.kept())
+    handed = exchange.handed[: exchange.n[0]]
+    return Learned(status, out[:n], told, timers, handed, *sample.kept())

@@ -204,6 +204,29 @@ def customer_name(blob: bytes) -> bytes:
     return blob[header + sum(size * blob[count] for _, size, count in arrays.tolist()) :]
 
 
+def fits(blob: bytes) -> bool:
+    """Whether ``blob`` is a whole record of this schema: what came by wire may be anything."""
+    header, arrays = _LAYOUT
+    if len(blob) < header or blob[0] != USER_SCHEMA:
+        return False
+    ends = [*arrays[1:, 0].tolist(), USER.itemsize]
+    sizes = [size * blob[count] for _, size, count in arrays.tolist()]
+    rooms = [end - start for (start, *_), end in zip(arrays.tolist(), ends, strict=True)]
+    fitting = all(size <= room for size, room in zip(sizes, rooms, strict=True))
+    counts = np.frombuffer(blob[:header], np.uint8)
+    assert USER.fields is not None
+    ring_n, session_n = (counts[USER.fields[name][1]] for name in ("ring_n", "session_n"))
+    steps = (blob[USER.fields[name][1]] for name in ("step", "previous_step"))
+    if not fitting or len(blob) != header + sum(sizes):
+        return False
+    kinds = decode_users(np.zeros(1, np.uint64), [blob])["ring_kind"] & 0x7F
+    return bool(
+        (kinds < len(KINDS)).all()
+        and session_n <= ring_n
+        and all(step < STEPS_MAX for step in steps)
+    )
+
+
 def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
     """``(n,) USER`` records of customers never seen before."""
     users = np.zeros(len(ids), USER)

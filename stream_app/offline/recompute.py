@@ -9,19 +9,15 @@ is :mod:`stream_app.offline.recompute_items`.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.customer import FIRST_OF_SESSION
-from stream_app.core.insight_fields import USER_NAMES as INSIGHT_NAMES
+from stream_app.codec import decode_merge
 from stream_app.core.journey import CARTS, PASSED_MAX, STAY, Journey
 from stream_app.core.learn import EVENT, TRANSITION
 from stream_app.core.model import (
-    BOUGHT_MAX,
-    CART_MAX,
     INTERNAL,
     KIND_WEIGHTS,
     KINDS,
@@ -29,102 +25,21 @@ from stream_app.core.model import (
     RING_MAX,
     SEEN_MAX,
     STEPS_MAX,
-    VECTOR_MAX,
     Model,
 )
-from stream_app.core.state import USER, customer_name, decode_users, encode_users, new_users
+from stream_app.offline.recompute_customers import (
+    Customer,
+    Visit,
+    customer_of,
+    fade,
+    keep_books,
+    like,
+    merge,
+    time_out,
+)
 
 _WEIGHTS = dict(zip(KINDS, KIND_WEIGHTS.tolist(), strict=True))
 _TAKES_BACK = {"refund": "purchase", "remove_from_cart": "add_to_cart"}
-
-
-@dataclass(slots=True)
-class Visit:
-    """One item event as a customer's state remembers it."""
-
-    item: int
-    ts: float
-    kind: str
-    opens: bool  # the first item event of its session
-
-    def code(self) -> int:
-        """The byte that stands for it in the state."""
-        return KINDS.index(self.kind) + (FIRST_OF_SESSION if self.opens else 0)
-
-
-@dataclass(slots=True)
-class Customer:
-    """What is known of one customer; lists run from oldest to newest."""
-
-    id: int
-    step: int = 0
-    previous_step: int = 0
-    entered_at: float = 0.0
-    events: int = 0
-    sessions: int = 0
-    purchases: int = 0
-    monetary: np.float32 = field(default_factory=lambda: np.float32(0.0))
-    session: int = 0
-    session_start: float = 0.0
-    session_events: int = 0
-    last_ts: float = 0.0
-    offset: int = -1
-    anonymous: int = 0
-    name: str = ""
-    category: int = 0
-    category_views: int = 0
-    first_ts: float = 0.0
-    purchase_ts: float = 0.0
-    timer_ts: float = 0.0
-    paced: list[float] = field(default_factory=lambda: [0.0, 0.0])  # by minute, by day
-    visits: list[Visit] = field(default_factory=list)
-    in_session: int = 0  # how many of the visits
-    seen: list[int] = field(default_factory=list)
-    cart: list[int] = field(default_factory=list)
-    bought: list[int] = field(default_factory=list)
-    vector: dict[int, np.float32] = field(default_factory=dict)
-
-    def blob(self) -> bytes:
-        """The state as the stream stores it."""
-        users = new_users(np.array([self.id], np.uint64))
-        user = users[0]
-        for name in (
-            *("entered_at", "events", "sessions", "purchases", "monetary", "session"),
-            *("session_start", "session_events", "last_ts", "offset", "anonymous"),
-            *("category", "category_views", "first_ts", "purchase_ts", "timer_ts"),
-            *("step", "previous_step"),
-        ):
-            user[name] = getattr(self, name)
-        user["session_n"] = self.in_session
-        user["minute_paced"], user["day_paced"] = self.paced
-        columns: dict[str, tuple[str, list[int] | list[float]]] = {
-            "ring_item": ("ring_n", [visit.item for visit in self.visits]),
-            "ring_ts": ("ring_n", [int(visit.ts) for visit in self.visits]),
-            "ring_kind": ("ring_n", [visit.code() for visit in self.visits]),
-            "seen": ("seen_n", self.seen),
-            "cart_item": ("cart_n", self.cart),
-            "bought_item": ("bought_n", self.bought),
-            "vector_item": ("vector_n", list(self.vector)),
-            "vector_weight": ("vector_n", [float(w) for w in self.vector.values()]),
-        }
-        for name, (count, values) in columns.items():
-            user[count] = len(values)
-            user[name][: len(values)] = values
-        assert users.dtype == USER
-        return encode_users(users, [self.name.encode("utf-8", "surrogatepass")])[0]
-
-
-def books(blob: bytes | None) -> bytes | None:
-    """A stored customer without predictions and decisions, which need all customers' events.
-
-    Those are held against another replay of the log instead, not against a recompute.
-    """
-    if not blob:
-        return blob
-    user = decode_users(np.zeros(1, np.uint64), [blob])
-    for name in INSIGHT_NAMES:
-        user[name] = 0
-    return encode_users(user, [customer_name(blob)])[0]
 
 
 class Customers:
@@ -139,14 +54,22 @@ class Customers:
         self.applied = 0
         self.rejected = 0
         self.next_steps: Counter[tuple[int, int]] = Counter()
+        self._watermarks: dict[int, int] = {}
+        self._data = ""  # of the event that is being applied
         self._moves: list[
             tuple[int, tuple[int, ...], float, int, float, tuple[int, ...]]
         ] = []  # the columns of TRANSITION
 
-    def apply(self, events: NDArray[np.void], names: Sequence[str] | None = None) -> None:
+    def apply(
+        self,
+        events: NDArray[np.void],
+        names: Sequence[str] | None = None,
+        data: Mapping[int, str] | None = None,
+    ) -> None:
         """Apply ``(n,) EVENT`` records in the order of the log, of customers with ``names``."""
         assert events.dtype == EVENT
         for k, row in enumerate(events.tolist()):
+            self._data = (data or {}).get(k, "")
             self._apply(*row)
             who = self.customers.get(row[0])
             if who is not None and names is not None:
@@ -209,7 +132,7 @@ class Customers:
         self._session(who, ts, session)
         fade(who, ts, self.model)
         session_items = [visit.item for visit in who.visits[len(who.visits) - who.in_session :]]
-        _books(who, kind, item, value, ts)
+        keep_books(who, kind, item, value, ts)
         if item and weight > 0:
             nearest = tuple(session_items[::-1][:PREVIOUS_MAX])
             self._moves.append((item, nearest, ts, offset, weight, tuple(segment)))
@@ -222,7 +145,7 @@ class Customers:
         elif item and weight < 0:
             self._take_back(who, kind, item, offset, weight, tuple(segment))
         if item and weight:
-            _like(who, item, weight)
+            like(who, item, weight)
         self._step(
             who, kind_number, ts, returning=bool(item and weight > 0) and item in session_items
         )
@@ -247,14 +170,37 @@ class Customers:
     def _internal(self, customer_id: int, kind: str, ts: float, offset: int) -> None:
         """Records of the application to itself, believed as far as the state bears them out."""
         who = self.customers.get(customer_id)
+        if kind == "merge":
+            self._merge(who, offset)
+            return
+        if kind == "link" and who is not None and who.anonymous:
+            del self.customers[customer_id]
+            self.applied += 1
+            return
         due, to = self._next_timeout(who) if who else (math.inf, STAY)
         if who is not None and (kind == "refresh" or (kind == "timeout" and due == ts)):
             if kind == "timeout":
-                _time_out(who, due, to)
+                time_out(who, due, to)
             who.offset = offset
             self.applied += 1
         else:
             self.rejected += 1
+
+    def _merge(self, who: Customer | None, offset: int) -> None:
+        """The state of a session is added once; to nobody it is not added."""
+        if not self._data:
+            self.rejected += 1
+            return
+        brought = decode_merge(self._data)
+        source = brought.source_partition
+        fresh = brought.offset > self._watermarks.get(source, -1)
+        self._watermarks[source] = max(brought.offset, self._watermarks.get(source, -1))
+        if who is None or not fresh:
+            self.rejected += 1
+            return
+        merge(who, customer_of(brought.blob), self.model)
+        who.offset = offset
+        self.applied += 1
 
     def _next_timeout(self, who: Customer) -> tuple[float, int]:
         """The deadline that comes next, and the step it leads to."""
@@ -274,7 +220,7 @@ class Customers:
             due, to = self._next_timeout(who)
             if due >= ts:
                 break
-            _time_out(who, due, to)
+            time_out(who, due, to)
         if not who.events or changed:
             who.sessions += 1
             who.session_start = ts
@@ -322,52 +268,6 @@ class Customers:
                 self._moves.append(move)
                 visit.kind = "view"
                 return
-
-
-def _time_out(who: Customer, due: float, to: int) -> None:
-    who.timer_ts = due
-    if to not in (STAY, who.step):
-        who.previous_step, who.step, who.entered_at = who.step, to, due
-
-
-def fade(who: Customer, ts: float, model: Model) -> None:
-    """Decay the customer's vector from their last event to ``ts``."""
-    elapsed_s = ts - who.last_ts
-    if elapsed_s > 0:
-        factor = np.float32(math.exp2(-elapsed_s / model.vector_half_life_s))
-        who.vector = {item: np.float32(w * factor) for item, w in who.vector.items()}
-
-
-def _books(who: Customer, kind: str, item: int, value: float, ts: float) -> None:
-    if kind == "add_to_cart" and item not in who.cart:
-        who.cart = [*who.cart, item][-CART_MAX:]
-    if kind in ("remove_from_cart", "purchase") and item in who.cart:
-        who.cart.remove(item)
-    if kind == "purchase":
-        who.purchases += 1
-        who.purchase_ts = max(who.purchase_ts, ts)
-        who.monetary = np.float32(who.monetary + np.float32(value))
-        if item not in who.bought:
-            who.bought = [*who.bought, item][-BOUGHT_MAX:]
-    if kind == "refund":
-        who.monetary = np.float32(who.monetary - np.float32(value))
-        if item in who.bought:
-            who.bought.remove(item)
-
-
-def _like(who: Customer, item: int, weight: float) -> None:
-    """Add to the vector; a new item takes the place of the least liked one when it is full."""
-    if item in who.vector:
-        who.vector[item] = np.float32(max(0.0, float(who.vector[item]) + weight))
-    elif weight > 0:
-        if len(who.vector) == VECTOR_MAX:
-            least = min(who.vector, key=lambda other: (who.vector[other], other))
-            who.vector = {
-                item if other == least else other: np.float32(weight) if other == least else w
-                for other, w in who.vector.items()
-            }
-        else:
-            who.vector[item] = np.float32(weight)
 
 
 def recomputed(

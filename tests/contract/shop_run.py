@@ -22,7 +22,8 @@ from stream_app.core.tables import ITEM
 from stream_app.events import EventDecoder
 from stream_app.items import SEGMENTS_ID, TOP_ID
 from stream_app.journeys import load_journey
-from stream_app.offline.recompute import Customers, books
+from stream_app.offline.recompute import Customers
+from stream_app.offline.recompute_customers import books
 from stream_app.offline.recompute_items import ItemPartition, Masses
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, Log, PublicStore, RawBatch, Record, StateStore
@@ -192,7 +193,7 @@ def truth(events: int) -> Truth:
         raw = RawBatch(CLICKS, p, n, range(n), nothing, values, [-1] * n, [()] * n)
         found = EventDecoder(SETTINGS).decode(raw)
         customers = Customers(load_journey())
-        customers.apply(found.events, found.customers)
+        customers.apply(found.events, found.customers, found.data)
         rows = customers.transitions()
         masses.add(rows)
         for row in rows:

@@ -16,6 +16,7 @@ from stream_app.events import EventDecoder
 from stream_app.hashing import customer_id
 from stream_app.journeys import load_journey
 from stream_app.offline.recompute import Customers
+from stream_app.offline.recompute_customers import books
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import USERS, RawBatch, Record
 from stream_app.settings import load_settings
@@ -114,10 +115,10 @@ class Shop:
         batch = self.tape.batch(CLICKS, 0, 0)
         found = EventDecoder(SETTINGS).decode(_timed(batch))
         truth = Customers(load_journey())
-        truth.apply(found.events, found.customers)
+        truth.apply(found.events, found.customers, found.data)
         keys = [key.to_bytes(8, "little") for key in truth.customers]
         stored = await self.stores.state.load(USERS, [0] * len(keys), keys)
-        return stored == [who.blob() for who in truth.customers.values()]
+        return [books(blob) for blob in stored] == [who.blob() for who in truth.customers.values()]
 
 
 def _timed(batch: RawBatch) -> RawBatch:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stream_app.codec import Merge, encode_merge
 from stream_app.core.model import KIND, KINDS
+from stream_app.core.state import encode_users, new_users
 from stream_app.events import REASONS, EventBatch, EventDecoder
 from stream_app.hashing import short_hash, stable_hash
 from stream_app.ports import RawBatch
@@ -38,6 +40,7 @@ def raw(fields: str) -> bytes:
     return event()[:-1] + b"," + fields.encode() + b"}"
 
 
+SEVEN = np.array([7], np.uint64)
 EXAMPLES: list[tuple[str, bytes | None]] = [
     ("empty", None),
     ("empty", b""),
@@ -134,7 +137,7 @@ def test_milliseconds_are_recognised() -> None:
 def test_every_kind_of_event_is_read(kind: str) -> None:
     extra: dict[str, dict[str, Any]] = {
         "link": {"user_id": None, "session_id": "s", "sa_data": "u1"},
-        "merge": {"sa_data": "AA=="},
+        "merge": {"sa_data": encode_merge(Merge(0, 0, encode_users(new_users(SEVEN))[0]))},
     }
     batch = decoded(event(event=kind, **extra.get(kind, {})))
     assert batch.events["kind"].tolist() == [KIND[kind]]

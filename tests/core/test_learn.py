@@ -21,7 +21,8 @@ from stream_app.core.model import (
     Model,
 )
 from stream_app.core.state import decode_users, new_partition, new_users
-from stream_app.offline.recompute import books, recomputed
+from stream_app.offline.recompute import recomputed
+from stream_app.offline.recompute_customers import books
 from tests.core.logs import JOURNEY, START_S, Stream, cuts, logs, pieces
 
 WEIGHT = {name: float(KIND_WEIGHTS[number]) for name, number in KIND.items()}

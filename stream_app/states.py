@@ -1,0 +1,35 @@
+"""What a batch leaves in the store of its customers, and the time their partition has reached."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.core.model import INTERNAL, KIND
+from stream_app.core.state import encode_users
+from stream_app.events import EventBatch
+
+
+def state_blobs(
+    users: NDArray[np.void], rows: NDArray[np.int64], events: EventBatch
+) -> list[bytes]:
+    """What to store; nothing for customers who were erased or are not known."""
+    _, first = np.unique(rows, return_index=True)  # each customer is in the batch
+    names = [events.customers[k].encode("utf-8", "surrogatepass") for k in first.tolist()]
+    return [
+        blob if known else b""
+        for blob, known in zip(encode_users(users, names), users["events"].tolist(), strict=True)
+    ]
+
+
+def follow_time(partition: NDArray[np.void], events: EventBatch) -> None:
+    """Raise the partition's watermark; where events lie in the future, only to their records' time.
+
+    Of several that are equally late the first counts, however the log is cut into batches.
+    """
+    own = events.events["kind"] < KIND[INTERNAL[0]]
+    made, ts = events.record_ts[own], events.events["ts"][own]
+    seen = np.where(made > 0.0, np.minimum(ts, made), ts)
+    if len(seen):
+        last = int(seen.argmax())
+        if seen[last] > partition["watermark"][0]:
+            partition["watermark"] = seen[last]
+            partition["behind_s"] = made[last] - seen[last] if made[last] > 0.0 else 0.0
