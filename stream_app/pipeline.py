@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from stream_app.admission import Admission
@@ -49,7 +48,7 @@ from stream_app.publishing import Publisher
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
-from stream_app.states import follow_time, state_blobs
+from stream_app.states import account, account_text, follow_time, state_blobs
 from stream_app.telemetry import SILENT, Telemetry
 from stream_app.user_cache import UserCache
 
@@ -162,14 +161,14 @@ class Learn:
         messages = self._publisher.render(
             batch.partition, owned.claim.epoch, outbox.lists, ranked.lists if ranked else None
         )
-        _account(partition, batch, owned.cursor, events)
+        account(partition, batch, owned.cursor, events)
         step = Commit(
             owned.cursor,
             batch.next_offset,
             [
                 *zip([key.tobytes() for key in ids], state_blobs(users, rows, events), strict=True),
                 *([(BLEND_ID, blend.tobytes())] if blend is not owned.blend else []),
-                (ACCOUNTS_ID, _accounts(partition, batch.next_offset)),
+                (ACCOUNTS_ID, account_text(partition, batch.next_offset)),
             ],
             partition.tobytes() + merged.tobytes(),
             encode_outbox(outbox),
@@ -385,18 +384,3 @@ class Learn:
                 partitions=self._settings.clickstream_partitions,
             ),
         )
-
-
-def _account(
-    partition: NDArray[np.void], batch: RawBatch, cursor: int | None, events: EventBatch
-) -> None:
-    """applied + rejected + dead-lettered + skipped = cursor, for every offset since the first."""
-    start = cursor if cursor is not None else 0
-    partition["dead_lettered"] += len(events.rejects)
-    partition["rejected"] += events.ignored
-    partition["skipped"] += batch.next_offset - start - len(batch)
-
-
-def _accounts(partition: NDArray[np.void], cursor: int) -> bytes:
-    names = ("applied", "rejected", "dead_lettered", "skipped")
-    return orjson.dumps({"cursor": cursor} | {name: int(partition[name][0]) for name in names})

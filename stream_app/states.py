@@ -1,11 +1,13 @@
 """What a batch leaves in the store of its customers, and the time their partition has reached."""
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from stream_app.core.model import INTERNAL, KIND
 from stream_app.core.state import encode_users
 from stream_app.events import EventBatch
+from stream_app.ports import RawBatch
 
 
 def state_blobs(
@@ -33,3 +35,19 @@ def follow_time(partition: NDArray[np.void], events: EventBatch) -> None:
         if seen[last] > partition["watermark"][0]:
             partition["watermark"] = seen[last]
             partition["behind_s"] = made[last] - seen[last] if made[last] > 0.0 else 0.0
+
+
+def account(
+    partition: NDArray[np.void], batch: RawBatch, cursor: int | None, events: EventBatch
+) -> None:
+    """applied + rejected + dead-lettered + skipped = cursor, for every offset since the first."""
+    start = cursor if cursor is not None else 0
+    partition["dead_lettered"] += len(events.rejects)
+    partition["rejected"] += events.ignored
+    partition["skipped"] += batch.next_offset - start - len(batch)
+
+
+def account_text(partition: NDArray[np.void], cursor: int) -> bytes:
+    """The accounts of a partition as JSON, for tools."""
+    names = ("applied", "rejected", "dead_lettered", "skipped")
+    return orjson.dumps({"cursor": cursor} | {name: int(partition[name][0]) for name in names})

@@ -34,14 +34,14 @@ LAYERS: dict[str, tuple[str, str]] = {
     "retrying": ("errors", ""),
     "journeys": ("errors core", "numpy pydantic"),
     "decisions": ("errors core", "numpy orjson"),
-    "states": ("core events", "numpy"),
+    "states": ("core events ports", "numpy orjson"),
     "merging": ("adapters.partitioning codec core events hashing", "numpy orjson"),
     "timers": ("errors ports settings core hashing pipeline retrying", "numpy orjson"),
     "user_cache": ("", ""),
     "profiles": ("codec core", "numpy"),
     "wire": ("", "msgspec"),
     "formats": ("errors ports core.model wire", "msgspec orjson"),
-    "events": ("errors formats ports settings core hashing wire", "numpy msgspec"),
+    "events": ("codec errors formats ports settings core hashing wire", "numpy msgspec"),
     "codec": ("errors core", "numpy orjson msgspec"),
     "rejects": ("events ports retrying", ""),
     "sales": ("errors", "numpy msgspec"),
@@ -53,9 +53,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "admission": ("core suppression", "numpy"),
     "candidates": ("core items", "numpy"),
     "pipeline": (
-        "admission ports settings candidates decisions events codec core items offers outbox"
-        " publishing"
-        " rejects retrying telemetry user_cache",
+        "admission ports settings candidates decisions events codec core items merging offers"
+        " outbox publishing rejects retrying states telemetry user_cache",
         "numpy orjson",
     ),
     "relating": (
