@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,23 @@ def decode_top(blob: bytes | None) -> Top:
     return Top(int(np.frombuffer(blob[:8], np.int64)[0]), rows["id"], rows["popularity"])
 
 
+class _Merged(NamedTuple):
+    """The most popular items of all partitions, and what they were merged from."""
+
+    tops: list[Top]
+    ids: NDArray[np.uint64]
+    popularity: NDArray[np.float64]
+
+
+def _merged(tops: list[Top], size: int) -> _Merged:
+    landmark = max(top.landmark for top in tops)
+    # Each is in descending order: beyond its first ``size`` none can be among the best.
+    ids = np.concatenate([top.ids[:size] for top in tops])
+    popularity = np.concatenate([top.at(landmark)[:size] for top in tops])
+    order = np.lexsort((ids, -popularity))[:size]
+    return _Merged(tops, ids[order], popularity[order])
+
+
 class ItemReader:
     """Brings the item tables a batch needs into memory and keeps the overall popularity."""
 
@@ -80,6 +98,7 @@ class ItemReader:
         self._telemetry = telemetry
         self._tops_at = -np.inf
         self._wanted: dict[int, None] = {}
+        self._merged: dict[int, _Merged] = {}  # by size, of which callers use three
 
     async def load(self, ids: NDArray[np.uint64]) -> None:
         """Make ``ids`` and their neighbours' masses present and fresh enough to score with."""
@@ -157,12 +176,10 @@ class ItemReader:
         tops = [top for top in self.tops.values() if len(top.ids)]
         if not tops:
             return np.zeros(0, np.uint64), np.zeros(0)
-        landmark = max(top.landmark for top in tops)
-        # Each is in descending order: beyond its first ``size`` none can be among the best.
-        ids = np.concatenate([top.ids[:size] for top in tops])
-        popularity = np.concatenate([top.at(landmark)[:size] for top in tops])
-        order = np.lexsort((ids, -popularity))[:size]
-        return ids[order], popularity[order]
+        merged = self._merged.get(size)
+        if merged is None or list(map(id, merged.tops)) != list(map(id, tops)):
+            merged = self._merged[size] = _merged(tops, size)
+        return merged.ids, merged.popularity
 
     def popular(self) -> Popular:
         """The popularity source of the scorer."""
@@ -181,9 +198,9 @@ class ItemReader:
         Who finishes publishing the lists after a crash has these texts from nowhere else.
         """
         used = np.arange(lists.nodes.shape[1]) < lists.counts[:, None]
-        named = np.unique(np.concatenate((lists.nodes[used], lists.because[used])))
+        named = np.concatenate((lists.nodes[used], lists.because[used]))
         named = named[named >= 0]
-        unsaved = named[self.tables.nodes["popularity"][named] == 0.0]
+        unsaved = np.unique(named[self.tables.nodes["popularity"][named] == 0.0])
         return [name for node in unsaved.tolist() if (name := self.tables.names[node])]
 
     def listed(self, lists: Lists) -> Listed:

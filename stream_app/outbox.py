@@ -83,7 +83,7 @@ def route_transitions(
     routed = []
     for q in np.union1d(owner[owner >= 0], told[told >= 0]).tolist():
         rows = transitions[(owner == q).any(axis=1)]
-        mine = np.unique(ids[owner == q]).tolist()
+        mine = sorted(set(ids[owner == q].tolist()))
         texts = [names[key] for key in mine if key in names]
         segments = [events.segments[key] for key in np.unique(rows["segment"]).tolist() if key]
         about = snapshots[(told == q).any(axis=1)]

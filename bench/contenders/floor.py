@@ -21,7 +21,7 @@ from stream_app.adapters.loop import use_fast_loop
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, Claim, Commit, RawBatch, Record
-from stream_app.settings import load_settings
+from stream_app.settings import Settings, load_settings
 from stream_app.worker import kafka_log, redis_store
 
 use_fast_loop()
@@ -38,9 +38,10 @@ entries = {
     if found
 }
 names = load_settings({})
-topics = {
-    names.cooccurrence_topic: settings.cooccurrence_topic,
-    names.recommendations_topic: settings.recommendations_topic,
+topics: dict[str, str] = {
+    getattr(names, name): getattr(settings, name)
+    for name in Settings.model_fields
+    if name.endswith("_topic")
 }
 
 
@@ -90,7 +91,8 @@ async def again(space: str, batch: RawBatch) -> None:
 def _sends(entry: Entry, batch: RawBatch, part: float) -> list[asyncio.Future[None]]:
     found: list[asyncio.Future[None]] = []
     for topic, partition, records in entry.sends:
-        if topic == names.cooccurrence_topic:  # one record that grows with the batch
+        if len(records) == 1 and topic != names.recommendations_topic:
+            # One record that grows with the batch.
             value = records[0].value or b""
             records = [Record(None, value[: _share(value, part)])]
         else:

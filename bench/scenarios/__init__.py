@@ -16,4 +16,4 @@ DEFAULT = (
     "scale",
     "cluster",
 )
-ON_DEMAND = ("peers", "soak")
+ON_DEMAND = ("floor", "naive", "peers", "soak")  # the first three are parts of `pipeline`

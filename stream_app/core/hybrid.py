@@ -138,19 +138,14 @@ def _observe(
 
 
 @kernel
-def learn_blend(
+def _learn_blend(
     blend: NDArray[np.void],
     steps: NDArray[np.uint8],
     given: NDArray[np.float64],
     prior: NDArray[np.float64],
-    rate: float = _RATE,
-    share: float = _SHARE,
+    rate: float,
+    share: float,
 ) -> int:
-    """Learn ``(n,)`` observations in order, in place; returns how many said something.
-
-    ``given (n, SOURCES_N)`` is each source's probability of the item that came, or ``ASLEEP``;
-    ``prior (SOURCES_N,)`` sums to 1. An item that no source had among its candidates says nothing.
-    """
     part = blend[0]
     count = 0
     for i in range(len(steps)):
@@ -171,3 +166,20 @@ def learn_blend(
         )
         count += 1
     return count
+
+
+def learn_blend(
+    blend: NDArray[np.void],
+    steps: NDArray[np.uint8],
+    given: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    rate: float = _RATE,
+    share: float = _SHARE,
+) -> int:
+    """Learn ``(n,)`` observations in order, in place; returns how many said something.
+
+    ``given (n, SOURCES_N)`` is each source's probability of the item that came, or ``ASLEEP``;
+    ``prior (SOURCES_N,)`` sums to 1. An item that no source had among its candidates says nothing.
+    """
+    # No defaults in kernels: numba takes milliseconds to look up a call that leaves some out.
+    return _learn_blend(blend, steps, given, prior, rate, share)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -159,6 +160,17 @@ def _put_records(
         ends[i] = at
 
 
+@lru_cache(maxsize=32)
+def _labels(names: tuple[str, ...]) -> Texts:
+    parts = [b'%b"%b":' % (b"," if c else b"{", name.encode()) for c, name in enumerate(names)]
+    return texts(parts)
+
+
+@lru_cache(maxsize=32)
+def _list_labels(names: tuple[str, ...]) -> Texts:
+    return texts([b'"%b":' % name.encode() for name in names])
+
+
 def render_records(
     columns: Sequence[tuple[str, Texts]],
     lists: Listed,
@@ -171,9 +183,8 @@ def render_records(
     ``owners (m,)`` are the rows of the customers, ascending, ``kinds (m,)`` index ``list_names``.
     """
     n = len(columns[0][1].starts)
-    labels = texts([b'%b"%b":' % (b"," if c else b"{", name.encode())
-                    for c, (name, _) in enumerate(columns)])  # fmt: skip
-    list_labels = texts([b'"%b":' % name.encode() for name in list_names])
+    labels = _labels(tuple(name for name, _ in columns))
+    list_labels = _list_labels(tuple(list_names))
     shifts = np.cumsum([0, *(len(column.bytes) for _, column in columns)])
     every = Texts(
         np.concatenate([column.bytes for _, column in columns]),
