@@ -290,12 +290,13 @@ async def list_faults(run: Run) -> list[str]:
             found.append(f"{LISTS}-{p}: customers {last.keys() ^ names}")
         for name, said in last.items():
             stored = await run.public.get(f"rec:{name}")
-            if not isinstance(stored, dict) or shown(stored) != {
-                **{k: said[k] for k in ("version", "epoch", "step", "previous_step", "next_step")},
-                **said["lists"],
-            }:
+            fields = {k: v for k, v in said.items() if k not in ("user_id", "lists", *UNSHOWN)}
+            if not isinstance(stored, dict) or shown(stored) != fields | said["lists"]:
                 found.append(f"rec:{name} is not what {LISTS}-{p} said last")
     return found
+
+
+UNSHOWN = ("generated_at", "entered_at", "source")
 
 
 def shown(stored: dict[bytes, bytes]) -> dict[str, Any]:
@@ -303,10 +304,12 @@ def shown(stored: dict[bytes, bytes]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for key, value in stored.items():
         name = key.decode()
-        if name in ("generated_at", "entered_at", "source"):
+        if name in UNSHOWN:
             continue
-        is_json = name in ("version", "epoch") or value.startswith(b"[")
-        fields[name] = orjson.loads(value) if is_json else value.decode()
+        try:
+            fields[name] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            fields[name] = value.decode()  # a string, without its quotes
     return fields
 
 
