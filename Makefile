@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --quiet --custom-compile-command "make lock"
 
-.PHONY: screenshots setup quality test test-core demo check kafka lock faults bench
+.PHONY: screenshots setup quality test test-core demo check kafka lock faults faults-guards bench
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -37,6 +37,10 @@ demo: setup
 # FAULTS (at most) and GUARD (a guard the workers run without) reach it through the environment.
 faults: setup
 	$(BIN)/python -m faults $(FAULTS_ARGS)
+
+# Each guard taken out in turn: the suite must fail every time.
+faults-guards: setup
+	$(BIN)/python -m faults.guards
 
 # SCENARIO="pipeline freshness" (default: all but soak), RUNS=3, BENCH_SCALE=0.1 (to try), SOAK_SECONDS.
 # `make bench SCENARIO=report` renews the tables of docs/performance.md from the last results.

@@ -11,7 +11,10 @@ import pytest
 from tests.servers import ApacheKafka, KafkaUnavailable
 
 root = Path(__file__).parents[2]
-QUICK = "worker_kill,worker_zombie,valkey_rollback,kafka_restart,proxy_drop_reply"
+QUICK = (
+    "kill_at_u_after_commit,zombie_at_commit,valkey_rollback,kafka_restart,kafka_drop_reply,"
+    "events_in_disorder,hostile_flood"
+)
 TIMEOUT_S = 400  # of a slow machine; usually about a minute
 
 
