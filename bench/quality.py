@@ -25,6 +25,7 @@ COMMANDS = (
     "evaluate --train taobao_cart_fav_buy.csv.gz --split 0.9 --group user_id",
     "evaluate --train online_retail.csv.gz --split 0.95 --group user_id",
 )
+COLD_START = "evaluate-cold-start --file online_retail.csv.gz --split 0.95 --group user_id"
 
 
 def run(command: str) -> dict[str, Any]:
@@ -67,6 +68,17 @@ def section(command: str, result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def cold_start_section(result: dict[str, Any]) -> str:
+    """Markdown of what becomes of new items."""
+    head = ("", "new items", "recommended while new", "hit rate of new items", "n")
+    lines = [f"`{COLD_START}`", "", _row(head), _row(["---"] * len(head))]
+    for name, part in result["variants"].items():
+        shown = f"{part['recommended']:.3f}", f"{part['hit_rate']:.4f}"
+        n = f"{result['predictions_of_new_items']:,}"
+        lines.append(_row((name, f"{result['new_items']:,}", *shown, n)))
+    return "\n".join([*lines, ""])
+
+
 def _row(cells: Any) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -79,6 +91,8 @@ def main() -> None:
     for command in COMMANDS:
         print(command, flush=True)
         sections.append(section(command, run(command)))
+    print(COLD_START, flush=True)
+    sections.append(cold_start_section(run(COLD_START)))
     before, rest = PAGE.read_text().split(START)
     text = "\n".join(sections)
     PAGE.write_text(before + START + "\n" + text + "\n" + END + rest.split(END, 1)[1])

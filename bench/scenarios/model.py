@@ -10,6 +10,7 @@ from bench.options import Options
 from bench.results import Result
 from bench.scenarios.profile import measured
 from bench.servers import Broker, one_redis, start_broker
+from bench.sources import source_us
 
 EVENTS, WARM = 200_000, 100_000
 # A public data set beside the repository, where there is one; it is not part of it.
@@ -26,6 +27,7 @@ def run(options: Options) -> Result:
         if FILE.exists():
             rows.append(_measured(broker, FILE.name, n(FILE_EVENTS), n(FILE_WARM), FILE))
     summary = {name: value for name, value in rows[0].items() if name != "events_of"}
+    summary["source_us"] = source_us()
     return Result(summary | {"data": rows}, rows, ("events_of", "prediction_us"))
 
 
