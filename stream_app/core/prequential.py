@@ -120,7 +120,7 @@ def _decided(buckets: NDArray[np.float64]) -> dict[str, float]:
     at = int(np.argmax(f1))
     precision = float(found[at] / max(chosen[at], 1e-300))
     recall = float(found[at] / max(total, 1e-300))
-    everything = max(float(buckets[:, :2].sum()), 1e-300)
+    everything = float(buckets[:, :2].sum()) or math.nan
     wrong = float(chosen[at] - found[at] + total - found[at])
     edge = _LOW + _WIDTH * at if at else -math.inf
     return {
