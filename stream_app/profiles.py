@@ -37,7 +37,7 @@ _NUMBERS = (
 def profiles_json(
     users: NDArray[np.void], customers: Sequence[str], steps: Sequence[str]
 ) -> list[bytes]:
-    """JSON profiles of ``(n,) USER`` records: recency, frequency, monetary value, journey, predictions.
+    """JSON profiles of ``(n,) USER`` records: value, journey and predictions.
 
     ``steps`` are the names of the journey's steps by number.
 
