@@ -68,6 +68,11 @@ async def customer(worker: Worker, name: str) -> dict[str, Any] | None:
             for key, value in fields.items()
             if not value.startswith((b"[", b"{"))
         },
+        "decided": {
+            key.decode(): orjson.loads(value)
+            for key, value in fields.items()
+            if value.startswith(b"{") and key != b"source"
+        },
         "lists": {
             key.decode(): _titled(worker, orjson.loads(value))
             for key, value in fields.items()

@@ -13,6 +13,7 @@ from stream_app.reader.client import Answer, AsyncReader, Reader
 from stream_app.reader.following import Newest
 from stream_app.reader.records import (
     DeadLetter,
+    Decision,
     Entry,
     Profile,
     Reason,
@@ -28,6 +29,7 @@ __all__ = [
     "Answer",
     "AsyncReader",
     "DeadLetter",
+    "Decision",
     "Entry",
     "Newest",
     "Profile",

@@ -40,11 +40,26 @@ class Source(msgspec.Struct, frozen=True):
     offset: int
 
 
+class Decision(msgspec.Struct, frozen=True):
+    """What to do next for a customer: an action of the journey, perhaps with a promotion.
+
+    ``propensity`` is the probability with which it was chosen, ``expected_value`` what it is
+    expected to bring.
+    """
+
+    action: str
+    promotion: str | None = None
+    reason: str = ""
+    propensity: float = 1.0
+    expected_value: float = 0.0
+
+
 class Recommendations(msgspec.Struct, frozen=True):
     """One customer's step and lists: ``rec:<user_id>``, and the value of a record of the topic.
 
     ``version`` only grows; of two records with one version the higher ``epoch`` is newer. Times are
-    unix seconds.
+    unix seconds. ``purchase_intent`` is the probability of a purchase in this session,
+    ``experiments`` the customer's variant of each.
     """
 
     user_id: str
@@ -57,6 +72,10 @@ class Recommendations(msgspec.Struct, frozen=True):
     source: Source
     lists: dict[str, list[Entry]]
     epoch: int = 0
+    next_best_action: Decision | None = None
+    purchase_intent: float | None = None
+    segment: str | None = None
+    experiments: dict[str, str] | None = None
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -91,11 +110,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 _ENTRIES = msgspec.json.Decoder(list[Entry])
 _PROFILE = msgspec.json.Decoder(Profile)
 _RECORD = msgspec.json.Decoder(Recommendations)
+_HASH_JSON = ("source", "next_best_action", "experiments")
 _HASH_TYPES: dict[str, Any] = {
     "version": int,
     "epoch": int,
     "generated_at": float,
     "entered_at": float,
+    "purchase_intent": float,
 }
 
 
@@ -121,10 +142,10 @@ def decode_recommendations(value: Text | Mapping[Any, Text], user_id: str = "") 
         return record
     fields = {_text(name): _text(text) for name, text in value.items()}
     lists = {name: text for name, text in fields.items() if text.startswith("[")}
-    known: dict[str, Any] = {n: t for n, t in fields.items() if n not in lists and n != "source"}
+    known: dict[str, Any] = {n: t for n, t in fields.items() if n not in lists}
     try:
         known |= {n: make(known[n]) for n, make in _HASH_TYPES.items() if n in known}
-        known["source"] = msgspec.json.decode(fields.get("source", "null"))
+        known |= {n: msgspec.json.decode(known[n]) for n in _HASH_JSON if n in known}
         known["lists"] = {name: msgspec.json.decode(text) for name, text in lists.items()}
         return msgspec.convert({"user_id": user_id, **known}, Recommendations)
     except (msgspec.MsgspecError, ValueError) as exc:

@@ -106,6 +106,8 @@ const reasoned = (entry) => (entry.reason ? entry.reason.source + (entry.reason.
 function shownCustomer(found) {
   const parts = [make("h3", {}, found.id), facts(Object.entries(found.journey).map(([name, value]) => [name.replaceAll("_", " "), /_at$/.test(name) ? when(Number(value)) : value]))];
   if (found.profile) parts.push(facts(["events", "sessions", "purchases", "monetary"].map((name) => [name, found.profile[name]])));
+  for (const [name, said] of Object.entries(found.decided))
+    parts.push(make("h4", {}, name.replaceAll("_", " ")), facts(Object.entries(said).filter(([, value]) => value !== null).map(([key, value]) => [key.replaceAll("_", " "), value])));
   for (const [name, entries] of Object.entries(found.lists))
     parts.push(table(`List: ${name}`, ["", "item", "score", "why"], entries.map((e, k) => [k + 1, named(e), e.score.toFixed(4), reasoned(e)])));
   parts.push(table("Last item events, newest first", ["time (UTC)", "event", "item"], found.events.map((e) => [when(e.ts), e.event + (e.begins_session ? " (session begins)" : ""), named(e)])));
