@@ -1,5 +1,6 @@
 """Composition root: ``faust -A stream_app.app worker -l info`` and the other commands."""
 
+import asyncio
 import gc
 import logging
 from typing import Any
@@ -48,7 +49,6 @@ app = make_app(
 if settings.log_format == "json":
     app.conf.logging_config = logging_config()
 
-app.before_start = worker.broadcasts.load
 for name, topic, handler in worker.handlers():
     add_stage(app, name, topic, handler)
 watch(app, worker)
@@ -101,16 +101,19 @@ async def ready(view: Any, _request: Any) -> Any:
     return view.json({"ready": not problems, "problems": problems}, status=503 if problems else 200)
 
 
-@app.on_worker_init.connect
-def prepare(*_args: Any, **_kwargs: Any) -> None:
-    """Have every kernel ready before the worker joins its group."""
-    worker.prepare()
+async def prepare() -> None:
+    """Have every kernel ready before the worker joins its group; other commands need none."""
+    await asyncio.to_thread(worker.prepare)
     hold_back("aiokafka")
-    log.info("kernels ready after %.1f s", warm_up(settings))
+    log.info("kernels ready after %.1f s", await asyncio.to_thread(warm_up, settings))
     # A batch makes and drops tens of thousands of objects, none of them in cycles; what was loaded
     # so far stays for good. Collecting less often spares the worker going through its caches.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
+    await worker.broadcasts.load()
+
+
+app.before_start = prepare
 
 
 @app.on_before_shutdown.connect
