@@ -22,18 +22,19 @@ from stream_app.embedded import free_port
 from stream_app.ports import Record
 from stream_app.settings import Settings, load_settings, own_topics
 
-DEADLINE_S = 120.0  # only to end a test that hangs; a first start compiles kernels
+DEADLINE_S = 120.0  # only to end a test that hangs
+START_S = 900.0  # the same for a worker's first start, which compiles its kernels
 TOKEN = "let-me-in-please"
 
 
-def until(happened: Callable[[], Any], what: str) -> Any:
+def until(happened: Callable[[], Any], what: str, *, deadline_s: float = DEADLINE_S) -> Any:
     """The first true answer of ``happened``, asked now and then."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while time.monotonic() < deadline:
         if answer := happened():
             return answer
         time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen in {DEADLINE_S:g} s")
+    raise AssertionError(f"{what} did not happen in {deadline_s:g} s")
 
 
 @dataclass
@@ -68,9 +69,7 @@ class LiveShop:
 
     def start(self, stack: ExitStack) -> None:
         """Create the topics and start the worker; ready when it answers so."""
-        subprocess.run(
-            self._faust("topics"), env=self.environment, check=True, timeout=4 * DEADLINE_S
-        )
+        subprocess.run(self._faust("topics"), env=self.environment, check=True, timeout=DEADLINE_S)
         with self.log_path.open("wb") as log:
             worker = subprocess.Popen(
                 self._faust("worker", "-l", "info"),
@@ -85,7 +84,7 @@ class LiveShop:
             assert worker.poll() is None, self.log_path.read_text()[-3000:]
             return self.get("/ready")[0] == 200
 
-        until(ready, "readiness")
+        until(ready, "readiness", deadline_s=START_S)
 
     def get(self, path: str, **headers: str) -> tuple[int, bytes]:
         """Status and body of a page of the worker; 0 while nothing listens."""
