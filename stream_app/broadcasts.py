@@ -3,13 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
-from stream_app.adapters.broadcast import Broadcast
+from stream_app.adapters.broadcast import Broadcast, partition_batches
 from stream_app.adapters.kafka import Security
 from stream_app.composition import Stages
+from stream_app.errors import LogUnavailable
 from stream_app.following import Follower
+from stream_app.ports import RawBatch
 from stream_app.settings import Settings
+
+OWNERS_CHECK_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +28,9 @@ class Broadcasts:
         security: Security,
         followers: Sequence[Follower],
     ) -> None:
+        self._settings = settings
         self._stages = stages
+        self._security = security
         self.readers = {
             follower.topic: Broadcast(
                 follower.topic,
@@ -53,10 +59,32 @@ class Broadcasts:
         )
 
     async def follow(self) -> None:
-        """Follow the topics; ends only with an error that stops the worker."""
+        """Follow the topics and act on them; ends only with an error that stops the worker."""
         async with asyncio.TaskGroup() as group:
             for reader in self.readers.values():
                 group.create_task(reader.follow())
+            group.create_task(self._stages.withdraw.run())
+            group.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        """Know what was published by partitions that came to this worker."""
+        withdraw = self._stages.withdraw
+        while True:
+            withdraw.follow(self._stages.learn)
+            try:
+                await withdraw.sweep(self._published)
+            except LogUnavailable as exc:
+                log.warning("%s; published lists are read again later", exc)
+            await asyncio.sleep(OWNERS_CHECK_S)
+
+    def _published(self, partition: int) -> AsyncIterator[RawBatch]:
+        settings = self._settings
+        return partition_batches(
+            settings.recommendations_topic,
+            partition,
+            brokers=settings.bootstrap.split(","),
+            security=self._security,
+        )
 
     async def dead_letter(self) -> None:
         """Dead-letter bad records, if it is this worker's turn."""

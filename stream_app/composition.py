@@ -1,6 +1,6 @@
 """Put the stages together over given adapters: the worker's way and replay's way are this one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,11 @@ from stream_app.cataloging import Cataloging
 from stream_app.core.audience import EMAIL, PERSONALISE, Audience
 from stream_app.core.catalog import Catalog
 from stream_app.core.insight_fields import MARKETING, PERSONAL
+from stream_app.core.merchandising import Merchandise
 from stream_app.core.model import Model
 from stream_app.core.tables import ItemTables
 from stream_app.decisions import load_decisions
-from stream_app.following import Follower
+from stream_app.following import Apply, Follower
 from stream_app.items import ItemReader
 from stream_app.journeys import load_journey
 from stream_app.offers import Offers
@@ -24,10 +25,13 @@ from stream_app.pipeline import Learn
 from stream_app.ports import Log, PublicStore, StateStore
 from stream_app.publishing import Publisher
 from stream_app.relating import Relate
+from stream_app.rule_records import read_rules
+from stream_app.ruling import Ruling
 from stream_app.settings import Settings
 from stream_app.stocking import Stock
 from stream_app.suppression import Suppression
 from stream_app.telemetry import SILENT, Telemetry
+from stream_app.withdrawing import Withdraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Stages:
     items: ItemReader
     catalog: Catalog
     audience: Audience
+    withdraw: Withdraw
+    merchandise: Merchandise
     followers: tuple[Follower, ...]
 
 
@@ -89,38 +95,47 @@ def compose(
     catalog = Catalog(items_max=settings.items_max)
     audience = Audience(customers_max=settings.users_max)
     suppression = Suppression(customers_max=settings.erasures_max)
-    cataloging = Cataloging(catalog, settings, on_gone=lambda ids: None)
-    applied = {
-        settings.catalog_topic: cataloging.apply,
-        settings.users_topic: AudienceStage(audience, settings).apply,
-        settings.erasures_topic: suppression.apply,
-    }
     admission = Admission(suppression, audience)
     offers = Offers(catalog, items, settings, timer)
     candidates = Candidates(items, catalog, audience, sources=settings.sources_given())
+    merchandise = Merchandise(catalog)
+    learn = Learn(
+        settings, store, log, publisher, items, candidates, offers,
+        clock, admission, journey, decisions, _refusals(audience), telemetry, merchandise,
+    )  # fmt: skip
+    relate = Relate(settings, store, public, log, items, timer, telemetry, catalog.listed)
+    withdraw = Withdraw(settings, catalog, log, relate, clock)
+    publisher.on_published = withdraw.published
+    applied = _applied(settings, catalog, audience, merchandise, journey.names, withdraw)
+    applied[settings.erasures_topic] = suppression.apply
     return Stages(
-        Learn(
-            settings,
-            store,
-            log,
-            publisher,
-            items,
-            candidates,
-            offers,
-            clock,
-            admission,
-            journey,
-            decisions,
-            _refusals(audience),
-            telemetry,
-        ),
-        Relate(settings, store, public, log, items, timer, telemetry),
+        learn,
+        relate,
         Stock(settings, store, public, log, catalog),
         items,
         catalog,
         audience,
+        withdraw,
+        merchandise,
         tuple(Follower(topic, apply, settings, log, public) for topic, apply in applied.items()),
     )
+
+
+def _applied(
+    settings: Settings,
+    catalog: Catalog,
+    audience: Audience,
+    merchandise: Merchandise,
+    steps: Sequence[str],
+    withdraw: Withdraw,
+) -> dict[str, Apply]:
+    """What applies the records of each topic that is read whole."""
+    rules = read_rules(settings.rules_file, steps)
+    return {
+        settings.catalog_topic: Cataloging(catalog, settings, on_gone=withdraw.gone).apply,
+        settings.rules_topic: Ruling(merchandise, settings, rules, steps, withdraw.gone).apply,
+        settings.users_topic: AudienceStage(audience, settings).apply,
+    }
 
 
 def _refusals(audience: Audience) -> Callable[[NDArray[np.uint64]], NDArray[np.uint8]]:

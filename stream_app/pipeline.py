@@ -19,12 +19,13 @@ from stream_app.core.agenda import Agenda
 from stream_app.core.hybrid import decode_blend, learn_blend, new_blend
 from stream_app.core.journey import Journey, deadlines
 from stream_app.core.learn import APPLIED, Learned, learn
+from stream_app.core.merchandising import Merchandise
 from stream_app.core.ranking import Ranker
-from stream_app.core.scoring_extra import joined
 from stream_app.core.state import PARTITION, decode_partition, decode_users
 from stream_app.decisions import Decisions
 from stream_app.events import EventBatch, EventDecoder
 from stream_app.items import ItemReader
+from stream_app.listing import Listing
 from stream_app.merging import (
     Click,
     adopted,
@@ -91,6 +92,7 @@ class Learn:
         decisions: Decisions,
         refused: Callable[[NDArray[np.uint64]], NDArray[np.uint8]],
         telemetry: Telemetry = SILENT,
+        merchandise: Merchandise | None = None,
     ) -> None:
         self.journey = journey
         self.decisions = decisions
@@ -107,6 +109,9 @@ class Learn:
         self._decoder = EventDecoder(settings)
         self._offers = offers
         self._ranker = Ranker(items.tables, list_size=settings.list_size, rules=offers.rules)
+        self.listing = Listing(
+            settings, journey, items, self._ranker, candidates, offers, merchandise
+        )
         self._blending = settings.blend_weights == "learned"
         self.owned: dict[int, Owned] = {}
         self.learning = True  # False: the frozen evaluation protocol
@@ -317,29 +322,15 @@ class Learn:
         shown = self.admission.impersonal(selected)
         if len(selected):
             self._items.tables.advance(float(selected["last_ts"].max()))
-        owners, kinds = np.nonzero(self.journey.lists[selected["step"]])
-        asked = (owners, kinds.astype(np.uint8), selected["last_ts"][owners])
-        outside = (
-            self._candidates.draw(shown, *asked, events.events["segment"][at][owners]),
-            self._offers.exploration(shown, *asked[:2]),
-        )
-        lists = self._ranker.rank(
-            shown,
-            *asked,
-            partition,
-            self._items.popular(),
-            joined([e for e in outside if e is not None], len(owners)),
-            blend if self._blending else None,
-            catalog=self._offers.view(),
-            fallback=self._offers.fallback(),
-        )
+        segments = events.events["segment"][at]
+        owners, kinds, lists = self.listing.rank(selected, shown, segments, partition, blend)
         likely = self.journey.likely_next(partition["step_counts"][0])
         return Ranked(
             selected,
             [events.customers[k] for k in at.tolist()],
             [likely[step] for step in selected["step"].tolist()],
             owners,
-            kinds.astype(np.uint8),
+            kinds,
             lists,
             self.decisions.scalars(selected, self._refused(selected["id"])),
         )

@@ -1,7 +1,7 @@
 """Outbox to topics and public keys. Called after the commit, and again after a crash."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,9 @@ from stream_app.suppression import erasure_record
 _PERSONAL = ("rec", "profile")
 _FIRST = 3  # user_id, version and epoch are not among the fields of a hash
 _LIST_NAMES = [name.encode() for name in LISTS]
+
+
+OnPublished = Callable[[int, ListsBlock | None, Sequence[str]], None]
 
 
 class Messages(NamedTuple):
@@ -45,6 +48,7 @@ class Publisher:
         self._reader = reader
         self._settings = settings
         self._steps = [json_text(step) for step in journey.names]
+        self.on_published: OnPublished = lambda _partition, _lists, _erased: None
 
     def render(
         self, partition: int, epoch: int, block: ListsBlock | None, lists: Lists | None
@@ -126,6 +130,7 @@ class Publisher:
         if outbox.erasures:  # what a replay of the log must not bring back
             suppressed = [erasure_record(*erasure) for erasure in outbox.erasures]
             await self._send(self._settings.erasures_topic, partition, suppressed)
+        self.on_published(partition, outbox.lists, outbox.erased)
 
     async def republish(self, partition: int, epoch: int, outbox: Outbox) -> None:
         """The same after a crash: the names of the items have to be read first."""

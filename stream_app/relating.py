@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stream_app.codec import Transitions, decode_transitions
 from stream_app.core.learn import TRANSITION
+from stream_app.core.listing import ListedIds, everything, holding, keep_listed
 from stream_app.core.model import PREVIOUS_MAX
 from stream_app.core.neighbourhood import SNAPSHOT
 from stream_app.core.ranking import Lists
@@ -100,6 +101,7 @@ class Relate:
         items: ItemReader,
         clock: Callable[[], float],
         telemetry: Telemetry = SILENT,
+        listed: ListedIds = everything,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -110,6 +112,7 @@ class Relate:
         self._telemetry = telemetry
         self._partitions = settings.cooccurrence_partitions
         self.owned: dict[int, Owned] = {}
+        self._listed = listed
 
     async def process(self, batch: RawBatch) -> None:
         """Merge ``batch``; errors as for :meth:`stream_app.pipeline.Learn.process`."""
@@ -204,11 +207,25 @@ class Relate:
         if 0 in self.owned:
             await self._publish_trending()
 
+    async def withdraw(self, gone: NDArray[np.uint64]) -> None:
+        """Publish without delay the lists of our items that may hold one of ``gone`` items."""
+        await retrying(lambda: self._items.load(gone), "reading items")
+        ids = holding(self._items.tables, gone)
+        for partition, owned in list(self.owned.items()):
+            mine = ids[ids % np.uint64(self._partitions) == partition]
+            if len(mine):
+                async with owned.lock:
+                    owned.pending.update(dict.fromkeys(mine.tolist()))
+                    owned.published_at = -np.inf
+                    await self._publish(owned)
+        if 0 in self.owned:
+            await self._publish_trending()
+
     async def _publish_trending(self) -> None:
         """What is popular, with everybody and in each segment, and what rises."""
         size = self._settings.trending_size
         ts = max((owned.meta.last_ts for owned in self.owned.values()), default=0.0)
-        found = {"all": self._items.top(size)}
+        found = {"all": self._items.top(TOP_MAX)}  # some may not be listed
         for name, segment in self._items.segment_names().items():
             trend = self._items.trend(segment, ts, size)
             if segment == 0:
@@ -224,12 +241,14 @@ class Relate:
     async def _publish_top(
         self, key: str, ids: NDArray[np.uint64], values: NDArray[np.float64]
     ) -> None:
+        listed = np.flatnonzero(self._listed(ids))[: self._settings.trending_size]
+        ids, values = ids[listed], values[listed]
         await retrying(lambda: self._items.load(ids), "reading items")
         (text,) = self._items.render(
             Lists(
                 np.array([len(ids)]),
                 self._items.tables.lookup(ids)[None, :],
-                (values / values.sum())[None, :],
+                (values / max(values.sum(), 1e-300))[None, :],
                 np.full((1, len(ids)), POPULAR, np.uint8),
                 np.full((1, len(ids)), -1),
             )
@@ -311,12 +330,13 @@ class Relate:
         out, scores, counts = similar_items(
             tables,
             nodes,
-            size=self._settings.similar_size,
+            size=tables.model.neighbours_max,  # some may not be listed
             ts=owned.meta.last_ts,
             reading=self._settings.similar_reading,
         )
         direct, nothing = np.full(out.shape, DIRECT, np.uint8), np.full(out.shape, -1)
-        texts = self._items.render(Lists(counts, out, scores, direct, nothing))
+        lists, size = Lists(counts, out, scores, direct, nothing), self._settings.similar_size
+        texts = self._items.render(keep_listed(lists, tables.nodes["id"], self._listed, size=size))
         return [
             (f"similar:{tables.names[node]}", text)
             for node, text in zip(nodes.tolist(), texts, strict=True)

@@ -74,6 +74,10 @@ class Settings(BaseModel):
     catalog_topic: str = Field(
         "catalog", pattern=r"^[\w.-]{1,200}$", description="items, by item_id"
     )
+    rules_topic: str = Field(
+        "rules", pattern=r"^[\w.-]{1,200}$", description="merchandising rules, by rule id"
+    )
+    rules_file: Path | None = Field(None, description="merchandising rules (docs/rules.md)")
     users_topic: str = Field(
         "users", pattern=r"^[\w.-]{1,200}$", description="customers, by user_id"
     )
@@ -201,6 +205,9 @@ class Settings(BaseModel):
     )
     erasures_max: int = Field(
         1_000_000, ge=1, le=100_000_000, description="erased customers remembered, the newest"
+    )
+    held_lists_max: int = Field(
+        200_000, ge=1, le=50_000_000, description="customers whose published lists are remembered"
     )
     users_max: int = Field(
         1_000_000, ge=1, le=100_000_000, description="customers of the users topic in memory"

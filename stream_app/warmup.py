@@ -8,6 +8,7 @@ import orjson
 
 from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
 from stream_app.composition import compose
+from stream_app.core.catalog import CatalogItem
 from stream_app.core.model import KINDS
 from stream_app.ports import RawBatch
 from stream_app.settings import Settings
@@ -43,10 +44,14 @@ async def _run(settings: Settings) -> None:
         stages = compose(settings, store=store, public=MemoryPublic(), log=log, clock=time.time)
         await stages.learn.assign(0)
         await stages.relate.assign(0)
+        stages.catalog.upsert([CatalogItem("1", stock=0.0)])
+        stages.withdraw.follow(stages.learn)
         values = [_event(k) for k in range(first, first + 100)]
         await stages.learn.process(_batch(settings.clickstream_topic, first, values))
         await stages.relate.process(log.drain(settings.cooccurrence_topic, 0))
         await stages.relate.refresh()
+        stages.withdraw.gone(stages.catalog.ids[:1])
+        await stages.withdraw.step()
 
 
 def _event(k: int) -> bytes:

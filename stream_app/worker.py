@@ -134,6 +134,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         ),
         TopicSpec(settings.catalog_topic, items, copies, described),
         TopicSpec(settings.users_topic, users, copies, described),
+        TopicSpec(settings.rules_topic, 1, copies, described),
     ]
 
 

@@ -28,6 +28,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "core.intent_trees": ("errors core", "numpy sklearn"),
     "core.catalog": ("errors core hashing", "numpy"),
     "core.audience": ("core hashing", "numpy"),
+    "core.merchandising": ("core hashing", "numpy"),
     "core.words": ("hashing", ""),
     "core.support": ("errors core", "numpy scipy sklearn"),
     "core.knowledge": ("core", "numpy sklearn"),
@@ -53,8 +54,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "admission": ("core suppression", "numpy"),
     "candidates": ("core items", "numpy"),
     "pipeline": (
-        "admission ports settings candidates decisions events codec core items merging offers"
-        " outbox publishing rejects retrying states telemetry user_cache",
+        "admission ports settings candidates decisions events codec core items listing merging"
+        " offers outbox publishing rejects retrying states telemetry user_cache",
         "numpy orjson",
     ),
     "relating": (
@@ -67,10 +68,22 @@ LAYERS: dict[str, tuple[str, str]] = {
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
         "admission audience candidates cataloging core decisions following items journeys offers"
-        " pipeline ports publishing relating settings stocking suppression telemetry",
+        " pipeline ports publishing relating rule_records ruling settings stocking suppression"
+        " telemetry withdrawing",
         "numpy",
     ),
-    "broadcasts": ("adapters composition following settings", ""),
+    "listing": ("candidates core items offers settings", "numpy"),
+    "rehearsal": ("composition core errors hashing ports", "numpy"),
+    "rule_records": ("core errors", "msgspec"),
+    "ruling": (
+        "catalog_wire core errors events ports rule_records settings",
+        "numpy orjson",
+    ),
+    "withdrawing": (
+        "codec core errors hashing ports relating retrying settings",
+        "msgspec numpy orjson",
+    ),
+    "broadcasts": ("adapters composition errors following ports settings", ""),
     "stocking": (
         "errors ports settings events codec core hashing pipeline rejects retrying sales",
         "numpy orjson msgspec",

@@ -5,7 +5,7 @@ Every worker needs every record, so there is no consumer group. Called by the wo
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import aiokafka
@@ -169,3 +169,36 @@ def _batch(tp: Any, records: Sequence[Any]) -> RawBatch:
         [record.timestamp for record in records],
         [tuple(record.headers) for record in records],
     )
+
+
+async def partition_batches(
+    topic: str, partition: int, *, brokers: Sequence[str], security: Security | None = None
+) -> AsyncIterator[RawBatch]:
+    """The records of one partition from the beginning to its end of now.
+
+    Raises ``LogUnavailable`` or ``ConfigurationError``; nothing is committed.
+    """
+    consumer = aiokafka.AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers(brokers),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=POLL_MS,
+        **(security or Security()).client_arguments(),
+    )
+    tp = aiokafka.TopicPartition(topic, partition)
+    try:
+        await consumer.start()
+        consumer.assign([tp])
+        await consumer.seek_to_beginning(tp)
+        end: int | None = None
+        while end is None or await consumer.position(tp) < end:
+            fetched = await consumer.getmany(timeout_ms=20, max_records=RECORDS_MAX)
+            if end is None:
+                end = end_offset(consumer, tp)
+            for records in fetched.values():
+                yield _batch(tp, records)
+    except (KafkaError, TimeoutError, OSError) as exc:
+        raise translated(exc, f"cannot read {topic}-{partition}") from exc
+    finally:
+        await consumer.stop()

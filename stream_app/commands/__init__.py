@@ -2,11 +2,20 @@
 
 from typing import Any
 
-from stream_app.commands import dead_letters, decisions, load, look, offline, operate, verify
+from stream_app.commands import (
+    dead_letters,
+    decisions,
+    load,
+    look,
+    offline,
+    operate,
+    rules,
+    verify,
+)
 from stream_app.settings import Settings
 
 
 def register(app: Any, settings: Settings) -> None:
     """Add every command to the Faust ``app``."""
-    for module in (operate, load, look, dead_letters, decisions, offline, verify):
+    for module in (operate, load, rules, look, dead_letters, decisions, offline, verify):
         module.register(app, settings)

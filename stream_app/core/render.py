@@ -25,10 +25,11 @@ _REASON = _text(',"reason":{"source":"')
 _BECAUSE = _text('","because":')
 _END = _text("}},")
 _PLAIN_END = _text('"}},')
-_SOURCE_ENDS = np.cumsum([len(source) for source in SOURCES])
-_SOURCE_TEXT = _text("".join(SOURCES))
+_SHOWN = (*SOURCES, "pinned")  # by a rule
+_SOURCE_ENDS = np.cumsum([len(source) for source in _SHOWN])
+_SOURCE_TEXT = _text("".join(_SHOWN))
 # Fixed text, the longest source and 1 + 20 + 6 digits of a score.
-_ENTRY_BYTES_MAX = 64 + max(map(len, SOURCES)) + 28
+_ENTRY_BYTES_MAX = 64 + max(map(len, _SHOWN)) + 28
 
 
 @kernel

@@ -36,6 +36,7 @@ SOURCES = (
     "exploration",
 )
 SOURCES_N = len(SOURCES)
+PINNED = SOURCES_N  # no source: a merchandising rule put the item there
 OWN_N = 6  # sources of the tables and of the customer's own items: there without an Extra
 Row = Any
 Floats = NDArray[np.float32]

@@ -1,0 +1,76 @@
+"""The lists of customers: ranked from all sources, then as the merchandiser wants them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.candidates import Candidates
+from stream_app.core.journey import Journey
+from stream_app.core.merchandising import RULES_POOL, Merchandise
+from stream_app.core.ranking import LISTS, Lists, Ranker
+from stream_app.core.scoring_extra import joined
+from stream_app.items import ItemReader
+from stream_app.offers import Offers
+from stream_app.settings import Settings
+
+
+class Listing:
+    """What LEARN publishes and ``rules dry-run`` shows."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        journey: Journey,
+        items: ItemReader,
+        ranker: Ranker,
+        candidates: Candidates,
+        offers: Offers,
+        merchandise: Merchandise | None,
+    ) -> None:
+        self._size = settings.list_size
+        self._blending = settings.blend_weights == "learned"
+        self._journey = journey
+        self._items = items
+        self._ranker = ranker
+        self._candidates = candidates
+        self._offers = offers
+        self._merchandise = merchandise
+
+    def rank(
+        self,
+        users: NDArray[np.void],
+        shown: NDArray[np.void],
+        segments: NDArray[np.uint32],
+        partition: NDArray[np.void],
+        blend: NDArray[np.void],
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8], Lists]:
+        """Owner, kind and entries of the lists that customers have in their journey's step.
+
+        ``shown`` are the same ``users`` as far as they let themselves be known, ``segments (n, 2)``
+        where they are.
+        """
+        owners, where = np.nonzero(self._journey.lists[users["step"]])
+        kinds, times = where.astype(np.uint8), users["last_ts"][owners]
+        outside = (
+            self._candidates.draw(shown, owners, kinds, times, segments[owners]),
+            self._offers.exploration(shown, owners, kinds),
+        )
+        rules = self._merchandise if self._merchandise and self._merchandise.rules else None
+        size = self._size
+        self._ranker.list_size = size * RULES_POOL if rules else size
+        lists = self._ranker.rank(
+            shown,
+            owners,
+            kinds,
+            times,
+            partition,
+            self._items.popular(),
+            joined([e for e in outside if e is not None], len(owners)),
+            blend if self._blending else None,
+            catalog=self._offers.view(),
+            fallback=self._offers.fallback(),
+        )
+        if rules:
+            steps = [self._journey.names[step] for step in users["step"][owners].tolist()]
+            places = [(LISTS[kind], step) for kind, step in zip(kinds.tolist(), steps, strict=True)]
+            lists = rules.apply(lists, self._items.tables, places, times, size=size)
+        return owners, kinds, lists

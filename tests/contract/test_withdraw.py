@@ -1,0 +1,236 @@
+"""What cannot be sold leaves every published list, by the way all events go."""
+
+import random
+from collections.abc import AsyncIterator
+
+import numpy as np
+import orjson
+import pytest
+
+from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
+from stream_app.composition import Stages, compose
+from stream_app.core.held import HeldLists
+from stream_app.core.merchandising import Rule
+from stream_app.errors import StreamAppError
+from stream_app.hashing import stable_hash
+from stream_app.ports import RawBatch
+from stream_app.rehearsal import rehearse
+from stream_app.settings import Settings, load_settings
+
+NOW = 1_700_000_000.0
+CUSTOMERS, ITEMS, EVENTS = 60, 30, 600
+
+
+class Clock:
+    """Three seconds later at every look: nothing waits for a refresh interval."""
+
+    now = NOW
+
+    def __call__(self) -> float:
+        """Unix seconds."""
+        self.now += 3.0
+        return self.now
+
+
+class Shop:
+    """One worker in memory, and what its customers can see."""
+
+    def __init__(self, **variables: str) -> None:
+        more = {f"STREAM_APP_{name.upper()}": value for name, value in variables.items()}
+        self.settings: Settings = load_settings(
+            {
+                "STREAM_APP_CLICKSTREAM_PARTITIONS": "1",
+                "STREAM_APP_COOCCURRENCE_PARTITIONS": "1",
+                "STREAM_APP_RELATE_LINGER_S": "0",
+                **more,
+            }
+        )
+        self.log, self.store, self.public = MemoryLog(), MemoryStore(), MemoryPublic()
+        self.clock = Clock()
+        self.published: list[RawBatch] = []
+        self.offset = 0
+        self.stages = self.start()
+
+    def start(self) -> Stages:
+        """A worker that knows nothing yet."""
+        return compose(
+            self.settings, store=self.store, public=self.public, log=self.log, clock=self.clock
+        )
+
+    async def open(self) -> None:
+        """Take the partitions."""
+        await self.stages.learn.assign(0)
+        await self.stages.relate.assign(0)
+        self.stages.withdraw.follow(self.stages.learn)
+
+    async def send(self, values: list[bytes]) -> None:
+        """Events, through both stages."""
+        n = len(values)
+        offsets = range(self.offset, self.offset + n)
+        self.offset += n
+        topic = self.settings.clickstream_topic
+        none = [None] * n
+        batch = RawBatch(topic, 0, self.offset, offsets, none, values, [-1] * n, [()] * n)
+        await self.stages.learn.process(batch)
+        await self.stages.relate.process(self.log.drain(self.settings.cooccurrence_topic, 0))
+        await self.stages.relate.refresh()
+        self.published.append(self.log.drain(self.settings.recommendations_topic, 0))
+
+    async def refresh(self) -> int:
+        """Let refresh records have their effect; returns how many there were."""
+        await self.stages.withdraw.step()
+        values = [v for v in self.log.drain(self.settings.clickstream_topic, 0).values if v]
+        if values:
+            await self.send(values)
+        return len(values)
+
+    def say(self, item: str, **fields: object) -> None:
+        """A record of the catalog; without fields one that deletes."""
+        value = orjson.dumps({"item_id": item, **fields}) if fields else None
+        batch = RawBatch(
+            self.settings.catalog_topic, 0, 1, [0], [item.encode()], [value], [0], [()]
+        )
+        apply = self.stages.followers[0]._apply
+        assert apply(batch) == []
+
+    async def holders(self, item: str) -> list[str]:
+        """Keys with the item in a list."""
+        keys = [f"rec:{who(k)}" for k in range(CUSTOMERS)]
+        keys += [f"similar:item-{k}" for k in range(ITEMS)] + ["trending:all"]
+        found = []
+        for key in keys:
+            value = await self.public.get(key)
+            texts = [value] if isinstance(value, bytes) else list((value or {}).values())
+            lists = [orjson.loads(text) for text in texts if text.startswith(b"[")]
+            if any(entry["item_id"] == item for entries in lists for entry in entries):
+                found.append(key)
+        return found
+
+
+def who(k: int) -> str:
+    """A customer's public name; some are sessions."""
+    return f"~s{k}" if k % 5 == 0 else f"c{k}"
+
+
+def views() -> list[bytes]:
+    chosen = random.Random(5)
+    events = []
+    for k in range(EVENTS):
+        name = who(chosen.randrange(CUSTOMERS))
+        given = {"session_id": name[1:]} if name[0] == "~" else {"user_id": name}
+        item = f"item-{int(ITEMS * chosen.random() ** 2)}"
+        events.append(orjson.dumps({"event": "view", "item_id": item, "ts": NOW + k, **given}))
+    return events
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    shop = Shop()
+    await shop.open()
+    await shop.send(views())
+    assert {key.partition(":")[0] for key in await shop.holders("item-0")} == {
+        "rec",
+        "similar",
+        "trending",
+    }
+    yield shop
+
+
+@pytest.mark.parametrize("fields", [{"stock": 0}, {"available": False}, {"hidden": True}, {}])
+async def test_an_item_that_cannot_be_sold_leaves_all_lists(
+    shop: Shop, fields: dict[str, object]
+) -> None:
+    holders = [key for key in await shop.holders("item-0") if key.startswith("rec:")]
+    shop.say("item-0", **fields)
+    assert await shop.refresh() == len(holders)
+    assert await shop.holders("item-0") == []
+    assert await shop.refresh() == 0
+
+
+async def test_lists_stay_as_they_are_when_an_item_changes_that_may_be_listed(shop: Shop) -> None:
+    shop.say("item-0", stock=5, price=3.0)
+    assert await shop.refresh() == 0
+    assert await shop.holders("item-0") != []
+
+
+async def test_who_takes_over_finds_what_was_published_before_in_the_log(shop: Shop) -> None:
+    shop.stages = shop.start()
+    shop.say("item-0", stock=0)  # read before the worker has partitions
+    await shop.open()
+
+    async def published(partition: int) -> AsyncIterator[RawBatch]:
+        assert partition == 0
+        for batch in shop.published:
+            yield batch
+
+    await shop.stages.withdraw.sweep(published)
+    await shop.refresh()
+    assert [key for key in await shop.holders("item-0") if key.startswith("rec:")] == []
+    assert shop.stages.withdraw.sizes()[0] > CUSTOMERS // 2
+    # From now on they are remembered.
+    shop.say("item-1", stock=0)
+    await shop.refresh()
+    assert [key for key in await shop.holders("item-1") if key.startswith("rec:")] == []
+
+
+async def test_customers_that_find_no_room_in_memory_are_found_in_the_log() -> None:
+    shop = Shop(held_lists_max="10")
+    await shop.open()
+    await shop.send(views())
+
+    async def published(_: int) -> AsyncIterator[RawBatch]:
+        for batch in shop.published:
+            yield batch
+
+    shop.say("item-0", stock=0)
+    await shop.refresh()
+    await shop.stages.withdraw.sweep(published)
+    await shop.refresh()
+    assert [key for key in await shop.holders("item-0") if key.startswith("rec:")] == []
+
+
+async def test_a_list_ranked_before_and_published_after_an_item_is_gone_is_ranked_again(
+    shop: Shop,
+) -> None:
+    shop.stages = shop.start()
+    await shop.open()  # the last batch is published once more, as it was ranked then
+    catalog = shop.stages.catalog
+    shop.say("item-0", stock=0)
+    await shop.refresh()
+    assert not catalog.listed(np.array([stable_hash("item-0")], np.uint64))[0]
+    await shop.stages.learn.assign(0)
+    await shop.refresh()
+    assert [key for key in await shop.holders("item-0") if key.startswith("rec:")] == []
+
+
+async def test_a_rehearsal_tells_what_each_rule_would_do_and_changes_nothing(shop: Shop) -> None:
+    customer = (await shop.holders("item-0"))[0].removeprefix("rec:")
+    live = await shop.public.get(f"rec:{customer}")
+    shop.stages = shop.start()
+    await shop.stages.relate.assign(0)
+    rules = (Rule("1", "exclude", items=("item-0",)), Rule("2", "pin", items=("item-29",)))
+    shop.stages.merchandise.set_rules(rules)
+    lists, changes = await rehearse(shop.stages, shop.store, customer, 0)
+    assert [(c.rule_id, c.action) for c in changes if c.list_name == "home"] == [
+        ("1", "exclude"),
+        ("2", "pin"),
+    ]
+    first = changes[0]
+    assert "item-0" in first.before and "item-0" not in first.after
+    assert lists["home"][0] == "item-29" and "item-0" not in lists["home"]
+    assert shop.stages.merchandise.rules == rules
+    assert await shop.public.get(f"rec:{customer}") == live
+    with pytest.raises(StreamAppError, match="no event was applied"):
+        await rehearse(shop.stages, shop.store, "nobody", 0)
+
+
+def test_lists_published_longest_ago_are_forgotten_first() -> None:
+    held = HeldLists(customers_max=8)
+    for k in range(12):
+        held.put([f"c{k}"], np.array([0]), np.array([1]), np.array([7], np.uint64))
+    assert not held.complete
+    assert held.holders(np.array([7], np.uint64)) == [f"c{k}" for k in range(11, 3, -1)]
+    held.drop(["c11", "never heard of"])
+    held.put(["c10"], np.array([0]), np.array([1]), np.array([8], np.uint64))
+    assert held.holders(np.array([7], np.uint64))[0] == "c9"
+    assert held.holders(np.array([8], np.uint64)) == ["c10"]
