@@ -11,11 +11,12 @@ from stream_app.commands import (
     operate,
     rules,
     verify,
+    why,
 )
 from stream_app.settings import Settings
 
 
 def register(app: Any, settings: Settings) -> None:
     """Add every command to the Faust ``app``."""
-    for module in (operate, load, rules, look, dead_letters, decisions, offline, verify):
+    for module in (operate, load, rules, look, dead_letters, decisions, offline, verify, why):
         module.register(app, settings)

@@ -10,6 +10,8 @@ from rich.table import Table
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.redis_store import RedisStore
 from stream_app.commands.console import command, console, plain
+from stream_app.commands.why import print_answer
+from stream_app.commands.why import why_not as answer_why_not
 from stream_app.core.state import decode_users
 from stream_app.errors import StreamAppError
 from stream_app.hashing import customer_id, public_name
@@ -23,10 +25,14 @@ from stream_app.worker import redis_store
 def register(app: Any, settings: Settings) -> None:
     """Add the commands of this module to ``app``."""
 
-    async def recommend(user: str, name: str | None, why: bool) -> None:
+    async def recommend(user: str, name: str | None, why: bool, why_not: str | None) -> None:
         """Show the lists of USER (a user id, or an anonymous session id) as they stand in Redis."""
         store = redis_store(settings)
         try:
+            if why_not is not None:
+                answer = await answer_why_not(store, settings, user, why_not)
+                print_answer(user, why_not, answer, settings.list_size)
+                return
             found = await _found(store, user)
         finally:
             await store.close()
@@ -71,6 +77,7 @@ def register(app: Any, settings: Settings) -> None:
         click.argument("user"),
         click.option("--list", "name", default=None, help="Only this list."),
         click.option("--why", is_flag=True, help="Say what each item was drawn from."),
+        click.option("--why-not", default=None, help="Say what keeps this item out, or how far."),
     )(command(recommend))
     app.command(click.argument("item"))(command(similar))
     app.command(click.argument("user"))(command(profile))

@@ -41,11 +41,11 @@ class Engine:
                 "relate_linger_s": 0.0,
             }
         )
-        self._store = MemoryStore()
+        self.store = MemoryStore()
         self._log = MemoryLog(kept_topics={settings.cooccurrence_topic})
         self.stages: Stages = compose(
             self._settings,
-            store=self._store,
+            store=self.store,
             public=MemoryPublic(records_max=1_000),
             log=self._log,
             clock=time.time,
@@ -118,7 +118,7 @@ class Engine:
         ``segments`` are the channel and the region they come from; empty where nobody knows.
         """
         ids = np.array([stable_hash(customer, int(anonymous))], np.uint64)
-        users = decode_users(ids, await self._store.load(USERS, [0], [ids[0].tobytes()]))
+        users = decode_users(ids, await self.store.load(USERS, [0], [ids[0].tobytes()]))
         items = self.stages.items
         place = np.zeros((1, SEGMENTS_OF_EVENT), np.uint32)
         place[0, : len(segments)] = [short_hash(text) if text else 0 for text in segments]
@@ -144,7 +144,7 @@ class Engine:
     async def step_of(self, customer: str, *, anonymous: bool) -> int:
         """The journey step a customer is in."""
         ids = np.array([stable_hash(customer, int(anonymous))], np.uint64)
-        users = decode_users(ids, await self._store.load(USERS, [0], [ids[0].tobytes()]))
+        users = decode_users(ids, await self.store.load(USERS, [0], [ids[0].tobytes()]))
         return int(users["step"][0])
 
 

@@ -1,0 +1,52 @@
+"""What keeps an item out of a list, and the learned weights, as the commands tell them."""
+
+import pytest
+
+from stream_app.commands.why import learned_weights, why_not
+from stream_app.errors import StreamAppError
+from stream_app.offline.engine import Engine
+from stream_app.settings import Settings, load_settings
+from tests.core.test_evaluate import pairs
+
+ONE = {"STREAM_APP_CLICKSTREAM_PARTITIONS": "1", "STREAM_APP_COOCCURRENCE_PARTITIONS": "1"}
+
+
+async def learned(settings: Settings) -> Engine:
+    engine = Engine(settings, list_size=5, exclude_seen=False)
+    await engine.start()
+    for who, item, kind, ts in pairs(0, 60, 1_600_000_000):
+        text = f'{{"user_id":"{who}","item_id":"{item}","event":"{kind}","ts":{ts}}}'
+        await engine.apply([text.encode()])
+    return engine
+
+
+async def test_an_item_is_placed_barred_or_not_named_and_each_source_says_its_share() -> None:
+    settings = load_settings({**ONE, "STREAM_APP_EXCLUDED_ITEMS": "z2"})
+    engine = await learned(settings)
+    await engine.apply([b'{"user_id":"new","item_id":"x","event":"view","ts":1600900000}'])
+    follows = await why_not(engine.store, settings, "new", "y")
+    assert follows.place in (1, 2) and follows.score > 0 and follows.barred == ""
+    assert follows.shares["next_item"] == pytest.approx(1.0), "nothing else follows x"
+    excluded = await why_not(engine.store, settings, "new", "z2")
+    assert excluded.barred == "excluded" and excluded.place > 0
+    strange = await why_not(engine.store, settings, "new", "never heard of")
+    assert (strange.place, strange.score) == (0, 0.0) and not any(strange.shares.values())
+    own = await why_not(engine.store, settings, "new", "x")
+    assert own.place > 0 and own.shares == {}, "their own item: a chance of its own"
+    with pytest.raises(StreamAppError, match="'nobody' is not known"):
+        await why_not(engine.store, settings, "nobody", "x")
+
+
+async def test_weights_are_shown_by_partition_and_step_with_what_they_gained() -> None:
+    settings = load_settings(ONE)
+    engine = await learned(settings)
+    found = await learned_weights(engine.store, settings)
+    assert found["use"] == "learned"
+    assert sum(found["published"].values()) == pytest.approx(1.0, abs=1e-3)
+    (steps,) = found["partitions"].values()
+    assert sum(step["version"] for step in steps.values()) > 3
+    for step in steps.values():
+        assert sum(step["weights"].values()) == pytest.approx(1.0, abs=1e-3)
+    empty = Engine(settings, list_size=5, exclude_seen=False)
+    await empty.start()
+    assert (await learned_weights(empty.store, settings))["partitions"] == {}
