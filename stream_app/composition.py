@@ -20,6 +20,7 @@ from stream_app.decisions import load_decisions
 from stream_app.following import Apply, Follower
 from stream_app.items import ItemReader
 from stream_app.journeys import load_journey
+from stream_app.model_file import load_model
 from stream_app.offers import Offers
 from stream_app.pipeline import Learn
 from stream_app.ports import Log, PublicStore, StateStore
@@ -73,7 +74,7 @@ def compose(
     They are two, because a clock that is set back an hour must not stop anything for an hour.
     """
     timer = timer or clock
-    model = guarded(model or Model(), settings)
+    model = guarded(model or load_model(settings.model_file), settings)
     tables = ItemTables(model, rows_max=settings.item_tables_max, nodes_max=settings.items_max)
     items = ItemReader(
         store,

@@ -191,6 +191,9 @@ class Settings(BaseModel):
     blend_weights: Literal["learned", "published"] = Field(
         "learned", description="weights of the sources by journey step: learned, or pinned"
     )
+    model_file: Path | None = Field(
+        None, description="model parameters, as `tune` writes them; default: the published ones"
+    )
     refresh_s: float = Field(
         2.0, gt=0, le=600, description="seconds between refreshes of similar: and trending: keys"
     )

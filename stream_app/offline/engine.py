@@ -13,8 +13,10 @@ from stream_app.core.candidates import HOME
 from stream_app.core.catalog import CatalogItem
 from stream_app.core.model import SEGMENTS_OF_EVENT, Model
 from stream_app.core.ranking import Ranker
+from stream_app.core.rules import Rules
 from stream_app.core.scoring import SOURCES
 from stream_app.core.scoring_extra import Extra
+from stream_app.core.shaping import EMPTY_CATALOG
 from stream_app.core.state import decode_users
 from stream_app.hashing import short_hash, stable_hash
 from stream_app.ports import USERS, RawBatch
@@ -29,7 +31,8 @@ class Engine:
         settings: Settings,
         *,
         list_size: int,
-        exclude_seen: bool,
+        exclude_seen: bool = False,
+        rules: Rules | None = None,
         sources: Sequence[frozenset[str] | None] = (None,),
         model: Model | None = None,
     ) -> None:
@@ -61,6 +64,7 @@ class Engine:
                 list_size=list_size,
                 exclude_seen=exclude_seen,
                 sources=chosen,
+                rules=rules,
             )
             for chosen in sources
         ]
@@ -137,6 +141,7 @@ class Engine:
                 items.popular(),
                 self._content.draw(*asked) if content_alone else chosen(extra, wanted),
                 blend=self.stages.learn.blend_of(0),
+                catalog=self.stages.catalog.view() if ranker.rules.shaped else EMPTY_CATALOG,
             )
             found.append(items.tables.nodes["id"][lists.nodes[0, : lists.counts[0]]])
         return found
@@ -146,6 +151,33 @@ class Engine:
         ids = np.array([stable_hash(customer, int(anonymous))], np.uint64)
         users = decode_users(ids, await self.store.load(USERS, [0], [ids[0].tobytes()]))
         return int(users["step"][0])
+
+    def diversity(self, lists: Sequence[NDArray[np.uint64]]) -> float:
+        """Mean of 1 - cosine over all pairs within a list (Ziegler et al. 2005).
+
+        The cosine is that of the item tables' counts, s / √(m · m): how often the two were looked
+        at together. NaN when no list has two items.
+        """
+        tables = self.stages.items.tables
+        found = []
+        for items in lists:
+            nodes = tables.lookup(items)
+            nodes = nodes[nodes >= 0]
+            n = len(nodes)
+            if n < 2:
+                continue
+            masses = np.maximum(tables.nodes["mass"][nodes], 1e-300)
+            rows = tables.nodes["row"][nodes]
+            alike = 0.0
+            for row, mass in zip(rows.tolist(), masses.tolist(), strict=True):
+                filled = tables.filled[row] if row >= 0 else 0
+                near = tables.neighbour[row, :filled]
+                s = tables.forward[row, :filled] + tables.backward[row, :filled]
+                same = np.flatnonzero(near[:, None] == nodes)
+                others = masses[same % n]
+                alike += float((np.maximum(s[same // n], 0.0) / np.sqrt(mass * others)).sum())
+            found.append(1.0 - min(alike / (n * (n - 1)), 1.0))
+        return float(np.mean(found)) if found else float("nan")
 
 
 def chosen(extra: Extra | None, wanted: frozenset[str] | None) -> Extra | None:

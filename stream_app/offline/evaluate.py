@@ -6,6 +6,7 @@ known and nothing else is learned. *Live* is prequential: predict each event, th
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 from stream_app.core import metrics
 from stream_app.core.journey import STEPS
 from stream_app.core.model import KIND, KIND_WEIGHTS, Model
+from stream_app.core.rules import Rules, make_rules
 from stream_app.core.scoring import SOURCES
 from stream_app.errors import ConfigurationError, EventFileError
 from stream_app.hashing import stable_hash
 from stream_app.offline.described import Describer
 from stream_app.offline.engine import Engine
 from stream_app.offline.eventfile import EVENT_ALIASES, EventTable
+from stream_app.offline.ratings import rating_errors
 from stream_app.settings import Settings
 
 PROTOCOLS = ("frozen", "live")
@@ -54,15 +57,29 @@ class Question:
     exclude_seen: bool
     sources: frozenset[str] | None = None  # None: all of them
     compare: bool = False  # also each source alone
+    ablate: bool = False  # also all but each one
+    exclude_bought: bool = False
+    diversity: float = 0.0
+
+    def names(self) -> list[str]:
+        """The sources that take part, in their order."""
+        places = SOURCES[: SOURCES.index("exploration")]
+        return [s for s in places if self.sources is None or s in self.sources]
 
     def variants(self) -> list[frozenset[str] | None]:
-        """What to rank with: the wanted blend first, then single sources."""
-        alone = (
-            SOURCES[: SOURCES.index("exploration")]
-            if self.sources is None
-            else sorted(self.sources)
+        """What to rank with: the wanted blend first, then single sources, then all but one."""
+        names = self.names()
+        alone = [frozenset({name}) for name in names if self.compare]
+        without = [frozenset(names) - {name} for name in names if self.ablate and len(names) > 1]
+        return [self.sources, *alone, *without]
+
+    def rules(self) -> Rules:
+        """What may be listed."""
+        return make_rules(
+            seen=self.exclude_seen,
+            bought_s=1e18 if self.exclude_bought else 0.0,
+            diversity=self.diversity,
         )
-        return [self.sources, *(frozenset({name}) for name in alone if self.compare)]
 
 
 def sources_of(text: str | None) -> frozenset[str] | None:
@@ -139,7 +156,7 @@ async def evaluate(
     engine = Engine(
         settings,
         list_size=question.k,
-        exclude_seen=question.exclude_seen,
+        rules=question.rules(),
         sources=question.variants(),
         model=model,
     )
@@ -156,7 +173,24 @@ async def evaluate(
     groups.update(keys[row] for row in rows.tolist())
     known.update(stable_hash(train.item_id[row] or "") for row in rows.tolist())
     predictions = await _test(engine, test, question, groups, known, describer)
-    return _report(predictions, question, known)
+    result = _report(predictions, question, known)
+    result["diversity"] = engine.diversity(predictions.lists[:: len(predictions.lists) // 500 + 1])
+    ratings = rating_errors(
+        _ratings(train, question.group),
+        _ratings(test, question.group),
+        live=question.protocol == "live",
+    )
+    return result | ({"ratings": ratings} if ratings else {})
+
+
+def _ratings(events: EventTable, group: str) -> Iterator[tuple[str, str, float]]:
+    """Who gave what which rating, in time order; nothing for files without ratings."""
+    column, keys = events.numbers.get("rating"), getattr(events, group)
+    if column is None:
+        return
+    for row in range(len(events)):
+        if keys[row] and events.item_id[row] and not np.isnan(column[row]):
+            yield keys[row], events.item_id[row] or "", float(column[row])
 
 
 async def _test(
@@ -213,6 +247,10 @@ def _report(predictions: Predictions, question: Question, known: Counter[int]) -
     ranks = np.array(predictions.ranks)
     hits = metrics.hits(ranks, question.k)
     reciprocal = metrics.reciprocal_ranks(ranks, question.k)
+    alone = question.names() if question.compare else []
+    without = [f"without {name}" for name in question.names() if question.ablate]
+    without = without if len(question.names()) > 1 else []
+    places = np.bincount(ranks, minlength=question.k + 1)[1 : question.k + 1]
     return {
         "protocol": question.protocol,
         "group": question.group,
@@ -227,8 +265,10 @@ def _report(predictions: Predictions, question: Question, known: Counter[int]) -
         "novelty_bits": metrics.novelty(lists, popularity),
         "gini": metrics.gini(metrics.recommended_counts(lists, len(index))),
         "items": len(index),
+        "rank_shares": (places / n).tolist(),
         "by_step": _by(predictions, [STEPS[step] for step in predictions.steps], question.k),
-        "by_source": _by_source(predictions, question),
+        "by_source": _by_variant(predictions, question, 0, alone),
+        "by_ablation": _by_variant(predictions, question, len(alone), without),
         "by_event": _by(predictions, predictions.kinds, question.k),
         "predictions_per_second": n / max(predictions.seconds, 1e-9),
     }
@@ -238,12 +278,13 @@ def _interval(values: NDArray[np.float64], groups: list[str]) -> list[float]:
     return list(metrics.bootstrap_interval(values, groups, seed=BOOTSTRAP_SEED))
 
 
-def _by_source(predictions: Predictions, question: Question) -> dict[str, dict[str, float]]:
-    singles = question.variants()[1:]
+def _by_variant(
+    predictions: Predictions, question: Question, first: int, labels: list[str]
+) -> dict[str, dict[str, float]]:
     ranks = np.array(predictions.single_ranks, np.int64)
     return {
-        next(iter(source or ())): metrics.summary(ranks[:, column], question.k)
-        for column, source in enumerate(singles)
+        label: metrics.summary(ranks[:, first + column], question.k)
+        for column, label in enumerate(labels)
     }
 
 

@@ -23,7 +23,7 @@ block_rows = 4096
 ID_COLUMNS = ("user_id", "session_id", "item_id")
 TEXT_COLUMNS = ("category", "brand", "title", "channel", "region", "query")
 _OTHER_NAMES = {"country": "region"}
-NUMBER_COLUMNS = ("price", "quantity")
+NUMBER_COLUMNS = ("price", "quantity", "rating")
 COLUMNS = (*ID_COLUMNS, "event", "ts", *TEXT_COLUMNS, *NUMBER_COLUMNS, *_OTHER_NAMES)
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 

@@ -165,6 +165,8 @@ def test_learned_weights_change_the_lists() -> None:
     blend = new_blend(Model())
     blend["weights"][:] = 0.0
     blend["weights"][:, :, POPULAR] = 1.0
+    np.testing.assert_array_equal(w.rank(blend=blend).nodes, w.rank().nodes, "nothing proved yet")
+    blend["published_loss"] = 0.5
     only = w.rank(blend=blend)
     shown = {SOURCES[source] for source in only.sources[only.nodes >= 0].tolist()}
     assert shown <= {"popularity", "repeat", "return"} and "popularity" in shown
