@@ -33,6 +33,36 @@ _FILE = click.Path(dir_okay=False)
 _JSON = click.option("--json", "json_only", is_flag=True, help="Print only the JSON object.")
 
 
+_EVALUATE = (
+    click.option("--train", type=_FILE, required=True, help="File to learn from."),
+    click.option("--test", type=_FILE, help="File to measure on; default: --split TRAIN."),
+    click.option(
+        "--split",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.8,
+        show_default=True,
+        help="Without --test: the share of TRAIN, by time, to learn from.",
+    ),
+    click.option("--protocol", type=click.Choice(evaluation.PROTOCOLS), default="live"),
+    click.option("--group", default=None, help="session_id or user_id; default: what is there."),
+    click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
+    click.option("--targets", default=None, help="Event types to predict, comma-separated."),
+    click.option("--sources", default=None, help="Blend only these sources, comma-separated."),
+    click.option("--compare", is_flag=True, help="Also measure every source alone."),
+    click.option("--ablate", is_flag=True, help="Also measure all sources but each one."),
+    click.option("--exclude-seen", is_flag=True, help="Recommend no item seen recently."),
+    click.option("--exclude-bought", is_flag=True, help="Recommend no item bought already."),
+    click.option(
+        "--diversity",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        help="Weight of unlikeness in a list, by the file's category and brand columns.",
+    ),
+    click.option("--plots", type=click.Path(file_okay=False), help="Write charts there."),
+    _JSON,
+)
+
+
 def register(app: Any, settings: Settings) -> None:
     """Add the commands of this module to ``app``."""
 
@@ -80,36 +110,7 @@ def register(app: Any, settings: Settings) -> None:
                 console.print(f"wrote {path}", markup=False)
         plain(orjson.dumps(result).decode())
 
-    app.command(
-        click.option("--train", type=_FILE, required=True, help="File to learn from."),
-        click.option("--test", type=_FILE, help="File to measure on; default: --split TRAIN."),
-        click.option(
-            "--split",
-            type=click.FloatRange(0, 1, min_open=True, max_open=True),
-            default=0.8,
-            show_default=True,
-            help="Without --test: the share of TRAIN, by time, to learn from.",
-        ),
-        click.option("--protocol", type=click.Choice(evaluation.PROTOCOLS), default="live"),
-        click.option(
-            "--group", default=None, help="session_id or user_id; default: what is there."
-        ),
-        click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
-        click.option("--targets", default=None, help="Event types to predict, comma-separated."),
-        click.option("--sources", default=None, help="Blend only these sources, comma-separated."),
-        click.option("--compare", is_flag=True, help="Also measure every source alone."),
-        click.option("--ablate", is_flag=True, help="Also measure all sources but each one."),
-        click.option("--exclude-seen", is_flag=True, help="Recommend no item seen recently."),
-        click.option("--exclude-bought", is_flag=True, help="Recommend no item bought already."),
-        click.option(
-            "--diversity",
-            type=click.FloatRange(0, 1),
-            default=0.0,
-            help="Weight of unlikeness in a list, by the file's category and brand columns.",
-        ),
-        click.option("--plots", type=click.Path(file_okay=False), help="Write charts there."),
-        _JSON,
-    )(command(evaluate))
+    app.command(*_EVALUATE)(command(evaluate))
     _register_tune(app, settings)
     _register_fits(app)
     _register_demand(app)
