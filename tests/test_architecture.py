@@ -69,8 +69,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
     "composition": (
         "admission audience candidates cataloging core decisions following items journeys"
-        " model_file offers pipeline ports publishing relating rule_records ruling settings stocking suppression"
-        " telemetry withdrawing",
+        " model_file offers pipeline ports publishing relating rule_records ruling settings"
+        " stocking suppression telemetry withdrawing",
         "numpy",
     ),
     "listing": ("candidates core items offers settings", "numpy"),
