@@ -113,7 +113,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "log_floods": ("", ""),
     "memory_watch": ("errors", ""),
     "reference": ("settings", "pydantic"),
-    "reader": ("errors", "msgspec"),
+    "reader": ("errors hashing", "msgspec"),
     "contracts": ("audience catalog_wire core reader settings wire worker", "msgspec orjson"),
     "warmup": ("ports settings composition core adapters.memory", "orjson"),
     "commands": ("*", "click numpy orjson rich"),

@@ -83,7 +83,7 @@ async def event(request: web.Request) -> web.Response:
 async def lists(request: web.Request) -> web.Response:
     """What this visitor sees now; ``?item=`` helps while nothing is known of them."""
     reader, visitor = request.app[READER], request.cookies.get(COOKIE, "")
-    customer = await reader.customer(visitor) if visitor else None
+    customer = await reader.customer(visitor, anonymous=True) if visitor else None
     step = customer.step if customer else "new"
     name = "cart" if customer and "cart" in customer.lists and step == "checkout" else "home"
     answer = await reader.recommend(

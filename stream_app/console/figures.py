@@ -12,7 +12,7 @@ from stream_app.adapters.telemetry import FRESHNESS_EDGES_S
 from stream_app.core.customer import FIRST_OF_SESSION
 from stream_app.core.model import KINDS
 from stream_app.core.state import decode_users
-from stream_app.hashing import stable_hash
+from stream_app.hashing import customer_id, given_name, stable_hash
 from stream_app.ports import USERS
 from stream_app.worker import Worker
 
@@ -54,7 +54,7 @@ def live(worker: Worker, statuses: list[Any], steps: Sequence[str]) -> dict[str,
 
 
 async def customer(worker: Worker, name: str) -> dict[str, Any] | None:
-    """Journey, recent events and lists of a customer or anonymous session; ``None``: unknown."""
+    """Journey, recent events and lists by public name (``~`` and the id of a session, or a user)."""
     lists = await worker.store.get(f"rec:{name}")
     profile = await worker.store.get(f"profile:{name}")
     events = await _recent(worker, name)
@@ -95,15 +95,13 @@ async def item(worker: Worker, name: str) -> dict[str, Any] | None:
 
 async def _recent(worker: Worker, name: str) -> list[dict[str, Any]]:
     """The customer's last item events, newest first, from their state."""
-    partition = partition_of(name.encode(), worker.settings.clickstream_partitions)
-    for anonymous in (0, 1):
-        ids = np.array([stable_hash(name, anonymous)], np.uint64)
-        (blob,) = await worker.store.load(USERS, [partition], [ids[0].tobytes()])
-        if blob:
-            user = decode_users(ids, [blob])[0]
-            break
-    else:
+    # The key of their events is the id as it came.
+    partition = partition_of(given_name(name)[0].encode(), worker.settings.clickstream_partitions)
+    ids = np.array([customer_id(name)], np.uint64)
+    (blob,) = await worker.store.load(USERS, [partition], [ids[0].tobytes()])
+    if not blob:
         return []
+    user = decode_users(ids, [blob])[0]
     n = int(user["ring_n"])
     items = user["ring_item"][:n].astype(np.uint64)
     reader = worker.stages.items

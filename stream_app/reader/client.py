@@ -7,6 +7,7 @@ with or without ``decode_responses``.
 from collections.abc import Awaitable, Generator
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
+from stream_app.hashing import public_name
 from stream_app.reader.records import (
     Entry,
     Profile,
@@ -43,7 +44,10 @@ def _recommend(
     user_id: str | None, name: str, session_id: str | None, item_id: str | None, limit: int
 ) -> Asking[Answer]:
     for origin, who in (("customer", user_id), ("session", session_id)):
-        if who and (entries := decode_entries((yield "HGET", f"rec:{who}", name))):
+        if not who:
+            continue
+        key = f"rec:{public_name(who, anonymous=origin == 'session')}"
+        if entries := decode_entries((yield "HGET", key, name)):
             return Answer(entries[:limit], origin)  # type: ignore[arg-type]
     if item_id and (entries := decode_entries((yield "GET", f"similar:{item_id}"))):
         return Answer(entries[:limit], "similar")
@@ -52,9 +56,10 @@ def _recommend(
     return Answer([], "nothing")
 
 
-def _customer(user_id: str) -> Asking[Recommendations | None]:
-    found = yield "HGETALL", f"rec:{user_id}"
-    return decode_recommendations(found, user_id) if found else None
+def _customer(user_id: str, anonymous: bool) -> Asking[Recommendations | None]:
+    name = public_name(user_id, anonymous=anonymous)
+    found = yield "HGETALL", f"rec:{name}"
+    return decode_recommendations(found, name) if found else None
 
 
 def _entries(key: str, limit: int) -> Asking[list[Entry]]:
@@ -62,7 +67,7 @@ def _entries(key: str, limit: int) -> Asking[list[Entry]]:
 
 
 def _profile(user_id: str) -> Asking[Profile | None]:
-    found = yield "GET", f"profile:{user_id}"
+    found = yield "GET", f"profile:{public_name(user_id, anonymous=False)}"
     return decode_profile(found) if found else None
 
 
@@ -88,9 +93,12 @@ class Reader:
         """
         return self._ask(_recommend(user_id, name, session_id, item_id, limit))
 
-    def customer(self, user_id: str) -> Recommendations | None:
-        """Step and all lists of a customer; ``None`` when none of their events was applied yet."""
-        return self._ask(_customer(user_id))
+    def customer(self, user_id: str, *, anonymous: bool = False) -> Recommendations | None:
+        """Step and all lists of a customer; ``None`` when none of their events was applied yet.
+
+        ``anonymous``: ``user_id`` is the id of a session.
+        """
+        return self._ask(_customer(user_id, anonymous))
 
     def similar(self, item_id: str, *, limit: int = 20) -> list[Entry]:
         """Neighbours of an item, the closest first; empty for an unknown one."""
@@ -133,9 +141,9 @@ class AsyncReader:
         """See :meth:`Reader.recommend`."""
         return await self._ask(_recommend(user_id, name, session_id, item_id, limit))
 
-    async def customer(self, user_id: str) -> Recommendations | None:
+    async def customer(self, user_id: str, *, anonymous: bool = False) -> Recommendations | None:
         """See :meth:`Reader.customer`."""
-        return await self._ask(_customer(user_id))
+        return await self._ask(_customer(user_id, anonymous))
 
     async def similar(self, item_id: str, *, limit: int = 20) -> list[Entry]:
         """See :meth:`Reader.similar`."""

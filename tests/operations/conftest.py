@@ -45,6 +45,8 @@ def live(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
         ]
         shop.send(*events)
         shop.wait_for("similar:p2")  # lists are drawn from what is known when an event comes
-        shop.send(bought, carted, *late, events[0])
+        session = {"event": "view", "session_id": "s9", "item_id": "p3", "ts": now + 9}
+        shop.send(session, bought, carted, *late, events[0])
         shop.wait_for("rec:c2", "cart")
+        shop.wait_for("rec:~s9", "home")
         yield shop

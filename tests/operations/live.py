@@ -113,7 +113,11 @@ class LiveShop:
         """The same inside a loop."""
         parts: dict[int, list[Record]] = {}
         for event in events:
-            key = b"" if isinstance(event, bytes) else str(event.get("user_id", "")).encode()
+            key = (
+                b""
+                if isinstance(event, bytes)
+                else str(event.get("user_id", event.get("session_id", ""))).encode()
+            )
             value = event if isinstance(event, bytes) else orjson.dumps(event)
             p = partition_of(key, self.settings.clickstream_partitions)
             parts.setdefault(p, []).append(Record(key, value))

@@ -76,7 +76,7 @@ def test_a_customer_and_an_item_are_found_by_keyboard_alone(live: LiveShop, page
 
 def test_what_customers_are_called_is_never_markup(live: LiveShop, page: Page) -> None:
     page.goto(f"{live.url}/console/")
-    page.get_by_label("Customer or session id").fill("<img src=x onerror=alert(1)>")
+    page.get_by_label("Customer id").fill("<img src=x onerror=alert(1)>")
     page.get_by_role("button", name="Show customer").click()
     expect(page.locator("#customer-found .problem")).to_contain_text("<img src=x")
     assert page.locator("#customer-found img").count() == 0

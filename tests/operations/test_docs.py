@@ -1,5 +1,6 @@
 """Every snippet of the documentation marked runnable runs as written; only addresses differ."""
 
+import contextlib
 import os
 import re
 import signal
@@ -54,7 +55,8 @@ def executed(text: str, environment: dict[str, str], home: Path) -> None:
         # A background job keeps the pipe open: wait for the shell, not for the pipe's end.
         code = shell.wait(page_timeout_s)
     finally:
-        os.killpg(shell.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it left nothing running
+            os.killpg(shell.pid, signal.SIGTERM)
         output, _ = shell.communicate(timeout=60)
     assert code == 0, output[-4000:]
 

@@ -62,7 +62,10 @@ def expressions() -> Iterator[tuple[str, str]]:
 def test_every_record_is_in_one_outcome_and_the_lag_comes_to_nothing(live: LiveShop) -> None:
     def settled() -> bool:
         found = samples(live)
-        return value(found, "stream_app_records_total", stage="learn") == live.offsets
+        done = value(found, "stream_app_records_total", stage="learn")
+        # Snippets and the example shop produce events of their own to the same topic.
+        lag = value(found, "stream_app_lag_records", topic=live.settings.clickstream_topic)
+        return done >= live.offsets and lag == 0
 
     until(settled, "all records accounted for")
     found = samples(live)
@@ -70,7 +73,6 @@ def test_every_record_is_in_one_outcome_and_the_lag_comes_to_nothing(live: LiveS
         assert value(found, "stream_app_records_total", stage="learn", outcome=outcome) >= least
     for reason in ("malformed_json", "missing_field", "unknown_event"):
         assert value(found, "stream_app_dead_letters_total", reason=reason) == 1
-    assert value(found, "stream_app_lag_records", topic=live.settings.clickstream_topic) == 0
 
 
 def test_a_batch_leaves_its_traces_in_the_histograms(live: LiveShop) -> None:

@@ -16,6 +16,7 @@ from stream_app.reader import (
     AsyncReader,
     Newest,
     Reader,
+    Recommendations,
     UnreadableRecord,
     decode_entries,
     decode_recommendations,
@@ -46,10 +47,12 @@ def test_a_known_customer_gets_their_own_list(reader: Reader) -> None:
 
 
 def test_an_unknown_customer_gets_what_fits_best(reader: Reader) -> None:
-    assert reader.recommend("nobody", session_id="c2", item_id="p1").origin == "session"
+    assert reader.recommend("nobody", session_id="s9", item_id="p1").origin == "session"
     assert reader.recommend("nobody", item_id="p1").origin == "similar"
     assert reader.recommend(None, item_id="nothing").origin == "trending"
     assert reader.recommend(None, limit=1).entries == reader.trending(limit=1)
+    session = reader.customer("s9", anonymous=True)
+    assert session is not None and session.user_id == "~s9"
     assert reader.customer("nobody") is None and reader.profile("nobody") is None
     assert reader.similar("nothing") == [] and reader.trending("mars") == []
 
@@ -67,15 +70,19 @@ async def test_the_asynchronous_reader_answers_the_same(live: LiveShop) -> None:
 
 
 async def test_a_follower_of_the_topic_ends_with_what_is_in_redis(live: LiveShop) -> None:
-    newest, held = Newest(), {}
+    newest = Newest()
+    held: dict[str, Recommendations] = {}
     topic, brokers = live.settings.recommendations_topic, [live.settings.bootstrap]
     for _ in range(2):  # the second pass is one long repetition
         async for sent in consume(topic, brokers=brokers):
+            if newest.erased(sent.value):
+                held.pop((sent.key or b"").decode(), None)
             if news := newest.accept(sent.key or b"", sent.value):
                 held[news.user_id] = news
     with Redis.from_url(live.redis_url, protocol=2) as client:
         for user, record in held.items():
-            stored = Reader(client).customer(user)
+            anonymous = user.startswith("~")
+            stored = Reader(client).customer(user.removeprefix("~"), anonymous=anonymous)
             assert stored is not None
             assert stored == record
     assert newest.accept(b"c2", msgspec.json.encode(held["c2"])) is None
