@@ -54,7 +54,7 @@ def live(worker: Worker, statuses: list[Any], steps: Sequence[str]) -> dict[str,
 
 
 async def customer(worker: Worker, name: str) -> dict[str, Any] | None:
-    """Journey, recent events and lists by public name (``~`` and the id of a session, or a user)."""
+    """Journey, recent events and lists of a customer by public name; ``None``: unknown."""
     lists = await worker.store.get(f"rec:{name}")
     profile = await worker.store.get(f"profile:{name}")
     events = await _recent(worker, name)
