@@ -81,11 +81,15 @@ def joined(parts: list[Extra], lists: int) -> Extra | None:
 
 @kernel
 def place_added(extra: Added, which: int, n: int, work: Work) -> int:
-    """Make the candidates of list ``which`` candidates; the tables' sources give them nothing."""
+    """Make the candidates of list ``which`` candidates; the tables' sources give them nothing.
+
+    Those of exploration are not blended: they get places of their own.
+    """
     node, place = work.node, work.place
     for e in range(extra.starts[which], extra.starts[which + 1]):
         c = extra.nodes[e]
-        if c >= 0 and place_of(place, node, c, n) == n:
+        blended = c >= 0 and extra.sources[e] != EXPLORATION
+        if blended and place_of(place, node, c, n) == n:
             place[c], node[n] = n, c
             work.direct[n] = work.two_hop[n] = work.forward[n] = np.float32(0.0)
             n += 1
@@ -114,7 +118,8 @@ def blend_added(extra: Added, which: int, factors: NDArray[np.float64], n: int, 
         c = extra.nodes[e]
         if c >= 0:
             t = place_of(work.place, work.node, c, n)
-            work.score[t] += np.float32(factors[extra.sources[e]]) * flat(extra.values[e])
+            if t < n:
+                work.score[t] += np.float32(factors[extra.sources[e]]) * flat(extra.values[e])
 
 
 @kernel
