@@ -80,4 +80,6 @@ async def test_popularity_by_segment_follows_where_the_customer_is() -> None:
 
 
 def test_the_sources_have_one_name_each() -> None:
-    assert load_settings({}).sources_given() == GIVEN
+    every = load_settings({"STREAM_APP_EXTRA_SOURCES": ",".join(GIVEN)})
+    assert every.sources_given() == GIVEN
+    assert load_settings({}).sources_given() < GIVEN
