@@ -32,7 +32,7 @@ def predicted(inverse: Floats, total: Floats, context: Floats) -> float:
     for i in range(len(context)):
         row = 0.0
         for j in range(len(context)):
-            row += float(inverse[i, j]) * float(total[j])
+            row += np.float64(inverse[i, j]) * np.float64(total[j])
         value += row * float(context[i])
     return value
 
@@ -52,7 +52,7 @@ def reinforce(inverse: Floats, total: Floats, context: Floats, reward: float) ->
     spread = 1.0
     for i in range(d):
         for j in range(d):
-            gain[i] += float(inverse[i, j]) * float(context[j])
+            gain[i] += np.float64(inverse[i, j]) * np.float64(context[j])
         spread += gain[i] * float(context[i])
     for i in range(d):
         for j in range(i + 1):  # symmetric by construction, also after rounding

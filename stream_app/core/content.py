@@ -105,7 +105,7 @@ def similarity(p: Postings, d: Described, a: int, b: int, marked: NDArray[np.flo
     if d.reach[a] > 0.0 and d.reach[b] > 0.0:
         dot = 0.0
         for k in range(d.embeddings.shape[1]):
-            dot += float(d.embeddings[a, k]) * float(d.embeddings[b, k])
+            dot += np.float64(d.embeddings[a, k]) * np.float64(d.embeddings[b, k])
         total += max(dot, 0.0) / (d.reach[a] * d.reach[b])
         parts += 1
     if parts == 0 or total <= 0.0:
@@ -113,7 +113,7 @@ def similarity(p: Postings, d: Described, a: int, b: int, marked: NDArray[np.flo
     near = 1.0
     if d.price[a] > 0.0 and d.price[b] > 0.0:  # NaN is not
         cheaper, dearer = min(d.price[a], d.price[b]), max(d.price[a], d.price[b])
-        near = 1.0 - PRICE_SHARE * (1.0 - float(cheaper) / float(dearer))
+        near = 1.0 - PRICE_SHARE * (1.0 - np.float64(cheaper) / np.float64(dearer))
     return total / parts * near
 
 

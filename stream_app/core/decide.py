@@ -141,7 +141,7 @@ def resolve_decision(user: Row, mind: Row) -> None:
     if user.context_n == 0:
         return
     user.context_n = 0
-    arm, reward = signed(user.logged_action) - 1, float(user.logged_reward)
+    arm, reward = signed(user.logged_action) - 1, np.float64(user.logged_reward)
     books = mind.reward
     books[DECISIONS] += 1.0
     rate = max(1.0 / books[DECISIONS], 1.0 / 10_000.0)

@@ -116,7 +116,7 @@ def count_outcome(user: Row, mind: Row, trials: Trials) -> None:
             continue
         user.exposed |= bit
         sums = mind.experiments[e, variant_of(user.id, trials, e)]
-        value = float(user.session_value)
+        value = np.float64(user.session_value)
         sums[UNITS] += 1.0
         sums[CONVERTED] += 1.0 if user.session_bought > 0 else 0.0
         sums[VALUE] += value

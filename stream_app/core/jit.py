@@ -48,6 +48,8 @@ def kernel(function: Function) -> Function:
 
     Kernels take and return numpy arrays and scalars only, or named tuples of them, so that the
     plain Python function (``NUMBA_DISABLE_JIT=1``, or no numba at all) computes the same bits.
+    Two float32 are widened by ``np.float64`` before they meet: numba's ``float`` leaves them as
+    they are, Python's does not.
     A division by zero gives infinity or NaN: the check for it would keep loops from running side
     by side in vector registers.
     """

@@ -148,7 +148,7 @@ def fan_cosine(user: Row, fan: Row) -> float:
     """Cosine of a customer's vector and a fan's."""
     dot, ours, theirs = 0.0, 0.0, 0.0
     for k in range(signed(user.vector_n)):
-        ours += float(user.vector_weight[k]) ** 2
+        ours += np.float64(user.vector_weight[k]) ** 2
     for j in range(SNAPSHOT_ITEMS):
         if fan.item[j] == 0:
             break

@@ -57,6 +57,7 @@ def note_label(
     ``gauges (GAUGES_N,)`` and ``buckets (BUCKETS_N, 3)`` are one predictor's. Drift is what Page's
     cumulative sum calls so (Page 1954; Gama et al. 2013, eq. 2 on prequential losses).
     """
+    p = np.float64(p)
     base = (gauges[POSITIVE] + 0.5) / (gauges[WEIGHT] + 1.0)
     loss, base_loss = _loss(p, positive), _loss(base, positive)
     gauges[LABELS] += 1.0

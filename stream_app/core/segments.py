@@ -51,7 +51,7 @@ def _taste(user: Row, place: NDArray[np.float64]) -> None:
     """Signed hashing of the item vector, scaled to length ``_TASTE_WEIGHT``."""
     total = 0.0
     for k in range(signed(user.vector_n)):
-        weight = float(user.vector_weight[k])
+        weight = np.float64(user.vector_weight[k])
         total += weight * weight
         drawn = mixed(user.vector_item[k], np.uint64(11))
         at = FACTS_N + int(drawn % np.uint64(_TASTE_N))

@@ -180,7 +180,7 @@ def encode_users(users: NDArray[np.void], names: Sequence[bytes] | None = None) 
 
     >>> state = new_users(np.array([7], np.uint64))
     >>> len(encode_users(state)[0]), encode_users(state, [b"anna"])[0][-4:], USER.itemsize
-    (128, b'anna', 768)
+    (232, b'anna', 984)
     """
     full = users.view(np.uint8).reshape(len(users), USER.itemsize)
     out = np.empty(full.size, np.uint8)

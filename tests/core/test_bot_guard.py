@@ -8,6 +8,7 @@ from stream_app.core.learn import APPLIED, EVENT, QUARANTINED, learn
 from stream_app.core.model import KIND, Model
 from stream_app.core.state import decode_users, encode_users, new_partition, new_users
 from stream_app.offline.recompute import Customers
+from stream_app.offline.recompute_customers import books
 from tests.core.logs import JOURNEY
 
 START = 1_700_000_000.0
@@ -81,7 +82,7 @@ def test_the_recomputation_says_the_same() -> None:
     _, blobs, partition = learned(rows)
     customers = Customers(JOURNEY, MODEL)
     customers.apply(rows)
-    assert [customers.customers[who].blob() for who in (BOT, HUMAN)] == blobs
+    assert [customers.customers[who].blob() for who in (BOT, HUMAN)] == list(map(books, blobs))
     assert customers.rejected == partition["rejected"]
 
 
