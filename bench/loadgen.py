@@ -179,6 +179,8 @@ class LoadGenerator:
             now = time.monotonic()
             for records in fetched.values():
                 for record in records:
+                    if record.value is None:
+                        continue  # a tombstone
                     version = _VERSION.search(record.value, 0, 200)
                     if version:
                         phase.seen[record.key].append((int(version[1]), now))

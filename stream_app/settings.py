@@ -160,8 +160,8 @@ class Settings(BaseModel):
     list_size: int = Field(10, ge=1, le=100, description="items per list")
     similar_size: int = Field(20, ge=1, le=50, description="items per similar:<item_id>")
     extra_sources: str = Field(
-        "content,user_knn,segment",
-        description="sources beside the item tables: of these, embedding and trending",
+        "content,segment",
+        description="sources beside the item tables: of these, user_knn, embedding and trending",
     )
     similar_reading: Literal["cosine", "jaccard"] = Field(
         "cosine", description="how counts of pairs are read for similar:<item_id>"

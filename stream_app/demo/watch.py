@@ -23,6 +23,8 @@ async def watch_topics(consumer: Any, settings: Settings, board: Board) -> None:
             headers = dict(record.headers)
             board.dead[headers.get("reason", b"no reason given").decode()] += 1
             continue
+        if record.value is None:
+            continue  # a tombstone: a session whose history went to its customer at login
         try:
             board.list_seen(orjson.loads(record.value), time.monotonic())
         except (KeyError, TypeError, ValueError) as exc:

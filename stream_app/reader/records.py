@@ -79,7 +79,10 @@ class Recommendations(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """Recency, frequency, monetary value and journey of a customer: ``profile:<user_id>``."""
+    """Recency, frequency, monetary value, journey and predictions: ``profile:<user_id>``.
+
+    Probabilities of a purchase in this session and in seven days, and of not coming back.
+    """
 
     user_id: str
     anonymous: bool
@@ -95,6 +98,12 @@ class Profile(msgspec.Struct, frozen=True):
     cart_items: int
     bought_items: int
     recent_items: int
+    purchase_in_session: float
+    purchase_in_week: float
+    churn: float
+    order_value: float
+    cluster: int
+    value_segment: str
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -136,7 +136,7 @@ async def test_one_customer_from_discovery_to_win_back(
     await anna.does("refund", "shoe", "post_purchase", known=True)
     asleep = await anna.waits_for("dormant")
     assert orjson.loads(asleep["home"])
-    await anna.does("view", "hat", "browse", known=True)
+    await anna.does("view", "glove", "browse", known=True)
     said = await published(shop)
     assert said[f"~{SESSION}"][-1] is None, "the session's lists are retired"
     steps = [record["step"] for record in said[USER] if record]

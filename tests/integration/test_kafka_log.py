@@ -73,7 +73,7 @@ async def test_other_partition_counts_and_cleanup_policies_are_refused(
     brokers, topic = [kafka.bootstrap], unique("refused")
     await ensure_topics([TopicSpec(topic, 2)], brokers=brokers)
     with pytest.raises(ConfigurationError, match="has 2 partitions, 4 are configured"):
-        await ensure_topics([TopicSpec(topic, 4)], brokers=brokers)
+        await ensure_topics([TopicSpec(topic, 4, setting="PARTITIONS")], brokers=brokers)
     compacted = TopicSpec(topic, 2, config={"cleanup.policy": "compact"})
     with pytest.raises(ConfigurationError, match=r"cleanup\.policy=delete, but it must be compact"):
         await ensure_topics([compacted], brokers=brokers)
