@@ -160,7 +160,7 @@ async def test_a_worker_with_least_rights_and_tls_everywhere_serves(
         finally:
             worker.send_signal(signal.SIGTERM)
             code = await asyncio.to_thread(worker.wait, DEADLINE_S)
-    assert code == 0
+    assert code == 0, _tail(log_path)
     the_reader_reads_lists_and_nothing_else(guarded)
     said = log_path.read_text()
     secrets = [*PASSWORDS.values(), "change-me-writer"]
