@@ -126,7 +126,9 @@ async def until_applied(settings: Settings, log_path: Path) -> None:
 
 
 def _tail(log_path: Path) -> str:
-    return log_path.read_text()[-4_000:]
+    """The end of the log, and before it where things first went wrong."""
+    said = log_path.read_text()
+    return said[said.find("Traceback") :][:3_000] * ("Traceback" in said) + said[-3_000:]
 
 
 def started_worker(environment: dict[str, str], log_path: Path) -> subprocess.Popen[bytes]:
