@@ -11,6 +11,7 @@ from typing import Any
 import aiokafka
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
+from stream_app.adapters.cancelling import uncancelled
 from stream_app.adapters.kafka import Security, bootstrap_servers, translated
 from stream_app.adapters.topics import end_offset
 from stream_app.errors import ConfigurationError
@@ -87,7 +88,7 @@ class Broadcast:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             try:
-                await consumer.stop()
+                await uncancelled(consumer.stop())
             except (KafkaError, TimeoutError, OSError) as exc:
                 log.warning("the reader of %s did not stop cleanly: %r", self.topic, exc)
 
@@ -152,7 +153,7 @@ class Broadcast:
                 for tp in consumer.assignment():
                     consumer.seek(tp, self.position.setdefault(tp.partition, 0))
             except BaseException:
-                await consumer.stop()
+                await uncancelled(consumer.stop())
                 raise
             self._consumer = consumer
         return self._consumer
@@ -201,4 +202,4 @@ async def partition_batches(
     except (KafkaError, TimeoutError, OSError) as exc:
         raise translated(exc, f"cannot read {topic}-{partition}") from exc
     finally:
-        await consumer.stop()
+        await uncancelled(consumer.stop())

@@ -6,6 +6,7 @@ from typing import Any
 import aiokafka
 from aiokafka.errors import KafkaError
 
+from stream_app.adapters.cancelling import uncancelled
 from stream_app.adapters.kafka import Security, bootstrap_servers, translated
 from stream_app.errors import ConfigurationError
 from stream_app.ports import RawBatch
@@ -56,7 +57,7 @@ async def followed(
     except (KafkaError, TimeoutError, OSError) as exc:
         raise translated(exc, f"cannot follow {list(topics)} at {list(brokers)}") from exc
     finally:
-        await consumer.stop()
+        await uncancelled(consumer.stop())
 
 
 async def _lag(consumer: Any, places: Sequence[Any]) -> int:

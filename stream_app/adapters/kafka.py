@@ -26,6 +26,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
+from stream_app.adapters.cancelling import uncancelled
 from stream_app.errors import ConfigurationError, LogUnavailable
 from stream_app.ports import Record
 
@@ -192,7 +193,7 @@ class KafkaLog:
         """Wait for what is being sent and disconnect."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            await uncancelled(producer.stop())
         if self._retired:
             await asyncio.wait(self._retired)
 
@@ -274,14 +275,14 @@ class KafkaLog:
         except UnknownError:
             # Tansu answers InitProducerId so. Without idempotence a retry may append twice, which
             # readers survive (they drop what they have seen); order is kept: one batch in flight.
-            await producer.stop()
+            await uncancelled(producer.stop())
             if not self._arguments["enable_idempotence"]:
                 raise
             log.warning("the broker has no idempotent producers: a retried send may append twice")
             self._arguments["enable_idempotence"] = False
             return await self._connected()
         except BaseException:
-            await producer.stop()
+            await uncancelled(producer.stop())
             raise
         return producer
 
@@ -295,7 +296,7 @@ class KafkaLog:
 
 async def _stop_quietly(producer: Any) -> None:
     try:
-        await producer.stop()
+        await uncancelled(producer.stop())
     except (KafkaError, TimeoutError, OSError) as exc:
         log.warning("a failed producer did not stop cleanly: %r", exc)
 

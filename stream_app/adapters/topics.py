@@ -20,6 +20,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from stream_app.adapters.cancelling import uncancelled
 from stream_app.adapters.kafka import Security, bootstrap_servers, translated
 from stream_app.errors import ConfigurationError, LogUnavailable
 from stream_app.ports import Headers
@@ -107,7 +108,7 @@ async def ensure_topics(
     except (KafkaError, TimeoutError, OSError) as exc:
         raise translated(exc, f"cannot create or check topics at {list(brokers)}") from exc
     finally:
-        await admin.close()
+        await uncancelled(admin.close())
 
 
 async def check_partitions(
@@ -132,7 +133,7 @@ async def check_partitions(
     except (KafkaError, TimeoutError, OSError) as exc:
         raise translated(exc, f"cannot describe the topics at {list(brokers)}") from exc
     finally:
-        await admin.close()
+        await uncancelled(admin.close())
     for spec in specs:
         spec.check(found[spec.name])
 
@@ -271,7 +272,7 @@ async def consume(
     except (KafkaError, TimeoutError, OSError) as exc:
         raise translated(exc, f"cannot read topic {topic} at {list(brokers)}") from exc
     finally:
-        await consumer.stop()
+        await uncancelled(consumer.stop())
 
 
 def end_offset(consumer: Any, tp: Any) -> int | None:
