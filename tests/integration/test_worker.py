@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
+import stream_app
 from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.topics import StoredRecord, consume
@@ -126,8 +127,13 @@ def _faust(*arguments: str) -> list[str]:
 async def shop(
     kafka: Kafka, valkey: ValkeyServer, unique: UniqueName, tmp_path: Path
 ) -> AsyncIterator[Shopfront]:
-    """Topics created, nothing started."""
-    shop = Shopfront(kafka, valkey, unique, tmp_path)
+    """Topics created, nothing started. Without time-outs: they would go on adding to the log while
+    it is verified.
+    """
+    journey = tmp_path / "journey.toml"
+    shipped = (Path(stream_app.__file__).parent / "journey.toml").read_text()
+    journey.write_text(shipped.partition("[timeouts.")[0])
+    shop = Shopfront(kafka, valkey, unique, tmp_path, STREAM_APP_JOURNEY_FILE=str(journey))
     async with shop.log:
         try:
             code, out, err = await shop.run("topics")
