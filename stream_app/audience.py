@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 
-from stream_app.catalog_wire import Scalar, attribute_texts, key_text, texts
+from stream_app.catalog_wire import Scalar, attribute_texts, decode_keyed, texts
 from stream_app.core.audience import ALL_CONSENT, ANALYSE, EMAIL, PERSONALISE, Audience, Customer
 from stream_app.errors import EventRejected
 from stream_app.events import Reject
@@ -41,18 +41,8 @@ def decode_user(
     >>> anna.consent & EMAIL, anna.consent & PERSONALISE
     (0, 1)
     """
-    user_id = key_text(key, chars_max=chars_max)
-    if not value:
-        return user_id, None
-    try:
-        record = _decode(value)
-    except msgspec.ValidationError as exc:
-        raise EventRejected("wrong_type", str(exc)[:200]) from exc
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise EventRejected("malformed_json", str(exc)[:200]) from exc
-    if record.user_id is not None and str(record.user_id) != user_id:
-        raise EventRejected("key_mismatch", f"key {user_id!r}, user_id {record.user_id!r}")
-    if record.deleted:
+    user_id, record = decode_keyed(_decode, "user_id", key, value, chars_max=chars_max)
+    if record is None:
         return user_id, None
     denied = 0
     for purpose, given in (record.consent or {}).items():

@@ -5,8 +5,9 @@ its item completely: compaction keeps the last one only.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -63,6 +64,43 @@ def key_text(key: bytes | None, *, chars_max: int) -> str:
     return text
 
 
+class Keyed(Protocol):
+    """A record of a compacted topic; it may delete what its key names."""
+
+    @property
+    def deleted(self) -> bool | None: ...
+
+
+KeyedRecord = TypeVar("KeyedRecord", bound=Keyed)
+
+
+def decode_keyed(
+    decode: Callable[[bytes], KeyedRecord],
+    field: str,
+    key: bytes | None,
+    value: bytes | None,
+    *,
+    chars_max: int,
+) -> tuple[str, KeyedRecord | None]:
+    """The id in the key, which ``field`` must repeat if it is there, and the record.
+
+    ``None`` for a record that deletes. Raises :class:`~stream_app.errors.EventRejected`.
+    """
+    name = key_text(key, chars_max=chars_max)
+    if not value:
+        return name, None
+    try:
+        record = decode(value)
+    except msgspec.ValidationError as exc:
+        raise EventRejected("wrong_type", str(exc)[:200]) from exc
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise EventRejected("malformed_json", str(exc)[:200]) from exc
+    said = getattr(record, field)
+    if said is not None and str(said) != name:
+        raise EventRejected("key_mismatch", f"key {name!r}, {field} {said!r}")
+    return name, None if record.deleted else record
+
+
 def decode_item(
     key: bytes | None, value: bytes | None, *, ts: float, chars_max: int
 ) -> tuple[str, CatalogItem | None]:
@@ -74,20 +112,8 @@ def decode_item(
     >>> item.category, item.stock, decode_item(b"7", None, ts=0.0, chars_max=9)
     (('Men', 'Shoes'), 2.0, ('7', None))
     """
-    item_id = key_text(key, chars_max=chars_max)
-    if not value:
-        return item_id, None
-    try:
-        record = _decode(value)
-    except msgspec.ValidationError as exc:
-        raise EventRejected("wrong_type", str(exc)[:200]) from exc
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise EventRejected("malformed_json", str(exc)[:200]) from exc
-    if record.item_id is not None and str(record.item_id) != item_id:
-        raise EventRejected("key_mismatch", f"key {item_id!r}, item_id {record.item_id!r}")
-    if record.deleted:
-        return item_id, None
-    return item_id, item_of(item_id, record, ts)
+    item_id, record = decode_keyed(_decode, "item_id", key, value, chars_max=chars_max)
+    return item_id, record and item_of(item_id, record, ts)
 
 
 def item_of(item_id: str, record: ItemRecord, ts: float) -> CatalogItem:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from stream_app.books import Books, decoded
 from stream_app.codec import Transitions, decode_transitions
 from stream_app.core.learn import TRANSITION
 from stream_app.core.listing import ListedIds, everything, holding, keep_listed
@@ -21,8 +21,6 @@ from stream_app.core.ranking import Lists
 from stream_app.core.relate import owned_nodes, relate, relate_snapshots
 from stream_app.core.scoring import DIRECT, POPULAR
 from stream_app.core.similar import similar_items
-from stream_app.errors import EventRejected, SchemaUnknown
-from stream_app.events import Reject
 from stream_app.hashing import short_hash
 from stream_app.items import SEGMENTS_ID, TOP_ID, TOP_MAX, ItemReader, Top
 from stream_app.pipeline import ACCOUNTS_ID
@@ -32,27 +30,19 @@ from stream_app.retrying import retrying
 from stream_app.settings import Settings
 from stream_app.telemetry import SILENT, Telemetry
 
-SCHEMA = 1
 PENDING_MAX = 10_000
 PUBLISH_MAX = 500
 PART_BYTES_MAX = 1_000_000  # merged at a time: about 20,000 transitions
 
 
-class Meta(msgspec.Struct):
+class Meta(Books):
     """An item partition's own state: counters, and per source partition the last offset merged."""
 
-    schema: int = SCHEMA
-    applied: int = 0
-    repeated: int = 0
-    dead_lettered: int = 0
-    skipped: int = 0
+    what = "item partition"
+
     transitions: int = 0
     last_ts: float = 0.0
-    watermarks: dict[int, int] = {}
-
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(Meta).decode
+    watermarks: dict[int, int] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +120,7 @@ class Relate:
         batch = batch.since(owned.cursor)
         if owned.cursor is not None and batch.next_offset <= owned.cursor:
             return  # a redelivery of what is stored
-        messages, rejects = _decode(batch)
+        messages, rejects = decoded(batch, decode_transitions)
         self._telemetry.lap("decode")
         await dead_letter(self._log, self._settings.dead_letter_topic, batch, rejects)
         meta = msgspec.structs.replace(owned.meta, watermarks=dict(owned.meta.watermarks))
@@ -144,12 +134,12 @@ class Relate:
         meta.skipped += batch.next_offset - start - len(batch)
         pending = dict(owned.pending)
         pending.update(dict.fromkeys(int.from_bytes(key, "little") for key, _ in writes[:-2]))
-        writes.append((ACCOUNTS_ID, _accounts(meta, batch.next_offset)))
+        writes.append((ACCOUNTS_ID, meta.accounts(batch.next_offset, transitions=meta.transitions)))
         step = Commit(
             owned.cursor,
             batch.next_offset,
             writes,
-            _pack(meta),
+            meta.encode(),
             np.fromiter(pending, np.uint64).tobytes(),
         )
         await retrying(lambda: self._store.commit(owned.claim, step), "committing items")
@@ -172,7 +162,7 @@ class Relate:
         self._items.owned.add(partition)
         pending = np.frombuffer(claim.outbox, np.uint64).tolist()
         self.owned[partition] = Owned(
-            claim, claim.cursor, _decode_meta(claim.meta), dict.fromkeys(pending)
+            claim, claim.cursor, Meta.decode(claim.meta), dict.fromkeys(pending)
         )
         return claim.cursor
 
@@ -344,16 +334,6 @@ class Relate:
         ]
 
 
-def _decode(batch: RawBatch) -> tuple[list[Transitions], list[Reject]]:
-    messages, rejects = [], []
-    for row, value in enumerate(batch.values):
-        try:
-            messages.append(decode_transitions(value))
-        except EventRejected as exc:
-            rejects.append(Reject(row, exc.reason, exc.detail))
-    return messages, rejects
-
-
 def _unseen(messages: Sequence[Transitions], meta: Meta) -> Fresh:
     """Rows above the watermarks, which they raise: a republished or replayed batch adds nothing."""
     rows, snapshots = [], []
@@ -370,31 +350,3 @@ def _unseen(messages: Sequence[Transitions], meta: Meta) -> Fresh:
         else:
             meta.repeated += 1
     return fresh_of(rows, snapshots)
-
-
-def _decode_meta(blob: bytes) -> Meta:
-    if not blob:
-        return Meta()
-    try:
-        meta = _unpack(blob)
-    except msgspec.MsgspecError as exc:
-        raise SchemaUnknown(f"item partition state: {exc}: run the release that wrote it") from exc
-    if meta.schema != SCHEMA:
-        raise SchemaUnknown(
-            f"item partition state has schema {meta.schema}, this release reads {SCHEMA}"
-        )
-    return meta
-
-
-def _accounts(meta: Meta, cursor: int) -> bytes:
-    """As for customers, in records of the co-occurrence topic."""
-    return orjson.dumps(
-        {
-            "cursor": cursor,
-            "applied": meta.applied,
-            "rejected": meta.repeated,
-            "dead_lettered": meta.dead_lettered,
-            "skipped": meta.skipped,
-            "transitions": meta.transitions,
-        }
-    )

@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from stream_app.books import Books, decoded
 from stream_app.codec import json_text
 from stream_app.core.catalog import Catalog
 from stream_app.core.demand import (
@@ -30,8 +31,6 @@ from stream_app.core.demand import (
     new_mixture,
     stock_alerts,
 )
-from stream_app.errors import EventRejected, SchemaUnknown
-from stream_app.events import Reject
 from stream_app.hashing import stable_hash
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import Claim, Commit, Log, PublicStore, RawBatch, Record, StateStore
@@ -41,27 +40,23 @@ from stream_app.sales import SALE, Sales, decode_sales
 from stream_app.settings import Settings
 
 STOCK = "s"  # state space of demand, partitioned like the sales topic
-SCHEMA = 1
 RECHECK_MAX = 500  # items looked at again per commit after the catalog changed
 WEEK_DAYS = 7
 
 Floats = NDArray[np.float64]
 
 
-class Meta(msgspec.Struct):
+class Meta(Books):
     """A sales partition's own state: counters, watermarks per source, and what was learned."""
 
-    schema: int = SCHEMA
-    applied: int = 0
-    repeated: int = 0
-    dead_lettered: int = 0
-    skipped: int = 0
+    what = "demand partition"
+
     late: int = 0  # sales older than the ring of days: not counted
     day: int = -1  # of the latest sale, days since 1970
-    loss: list[float] = []
+    loss: list[float] = msgspec.field(default_factory=list)
     sold: float = 0.0
-    weekday: list[float] = []
-    watermarks: dict[int, int] = {}
+    weekday: list[float] = msgspec.field(default_factory=list)
+    watermarks: dict[int, int] = msgspec.field(default_factory=dict)
 
     def mixture(self) -> Mixture:
         """What the forecast has learned in this partition."""
@@ -85,7 +80,6 @@ class Told(msgspec.Struct):
 
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_meta = msgspec.msgpack.Decoder(Meta).decode
 _unpack_told = msgspec.msgpack.Decoder(Told).decode
 
 
@@ -127,7 +121,7 @@ class Stock:
     async def _process(self, owned: Owned, batch: RawBatch) -> None:
         if owned.cursor is not None and batch.next_offset <= owned.cursor:
             return  # a redelivery of what is stored
-        messages, rejects = _decode(batch)
+        messages, rejects = decoded(batch, decode_sales)
         await dead_letter(self._log, self._settings.dead_letter_topic, batch, rejects)
         meta = msgspec.structs.replace(owned.meta, watermarks=dict(owned.meta.watermarks))
         sales = _unseen(messages, meta)
@@ -175,9 +169,9 @@ class Stock:
                     encode_demand(rows, names),
                     strict=True,
                 ),
-                (ACCOUNTS_ID, _accounts(meta, cursor)),
+                (ACCOUNTS_ID, meta.accounts(cursor)),
             ],
-            _pack(meta),
+            meta.encode(),
             _pack(told),
         )
         await retrying(lambda: self._store.commit(owned.claim, step), "committing demand")
@@ -234,7 +228,7 @@ class Stock:
         claim = await retrying(
             lambda: self._store.claim(STOCK, partition, epoch_min=epoch_min), "claiming demand"
         )
-        self.owned[partition] = Owned(claim, claim.cursor, _decode_meta(claim.meta))
+        self.owned[partition] = Owned(claim, claim.cursor, Meta.decode(claim.meta))
         if claim.outbox:
             await self._publish(partition, _unpack_told(claim.outbox))
         return claim.cursor
@@ -296,16 +290,6 @@ def _alert_json(demand: bytes, kind: str, suggested: float) -> bytes:
     return extra + demand[1:]
 
 
-def _decode(batch: RawBatch) -> tuple[list[Sales], list[Reject]]:
-    messages, rejects = [], []
-    for row, value in enumerate(batch.values):
-        try:
-            messages.append(decode_sales(value))
-        except EventRejected as exc:
-            rejects.append(Reject(row, exc.reason, exc.detail))
-    return messages, rejects
-
-
 def _unseen(messages: Sequence[Sales], meta: Meta) -> NDArray[np.void]:
     """Rows above the watermarks, which they raise: a republished or replayed batch adds nothing."""
     fresh = []
@@ -319,30 +303,3 @@ def _unseen(messages: Sequence[Sales], meta: Meta) -> NDArray[np.void]:
         else:
             meta.repeated += 1
     return np.concatenate(fresh) if fresh else np.zeros(0, SALE)
-
-
-def _decode_meta(blob: bytes) -> Meta:
-    if not blob:
-        return Meta()
-    try:
-        meta = _unpack_meta(blob)
-    except msgspec.MsgspecError as exc:
-        raise SchemaUnknown(f"demand partition state: {exc}: run the release it is of") from exc
-    if meta.schema != SCHEMA:
-        raise SchemaUnknown(
-            f"demand partition state has schema {meta.schema}, this release reads {SCHEMA}"
-        )
-    return meta
-
-
-def _accounts(meta: Meta, cursor: int) -> bytes:
-    """As for customers, in records of the ``sales`` topic."""
-    return orjson.dumps(
-        {
-            "cursor": cursor,
-            "applied": meta.applied,
-            "rejected": meta.repeated,
-            "dead_lettered": meta.dead_lettered,
-            "skipped": meta.skipped,
-        }
-    )

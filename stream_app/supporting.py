@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import orjson
 
+from stream_app.books import Books
 from stream_app.core.assist import AssistRules, queue, urgency
 from stream_app.core.knowledge import Answer, Knowledge
 from stream_app.core.support import SupportModel, intents_max, normalised
-from stream_app.errors import SchemaUnknown
 from stream_app.events import Reject
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import Claim, Commit, Log, PublicStore, RawBatch, Record, StateStore
@@ -24,7 +24,6 @@ from stream_app.retrying import retrying
 from stream_app.settings import Settings
 
 SUPPORT = "h"  # state space: nothing but cursors and accounts
-SCHEMA = 1
 CONTEXT_FIELDS = ("step", "previous_step", "entered_at", "purchase_intent", "segment")
 LABELS_BATCH_MAX = 1_000
 
@@ -48,13 +47,10 @@ class Label(msgspec.Struct):
     intent: str
 
 
-class Meta(msgspec.Struct):
+class Meta(Books):
     """A partition's accounts."""
 
-    schema: int = SCHEMA
-    applied: int = 0
-    dead_lettered: int = 0
-    skipped: int = 0
+    what = "support partition"
 
 
 @dataclass(slots=True)
@@ -144,7 +140,6 @@ class Judge:
 
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_meta = msgspec.msgpack.Decoder(Meta).decode
 _unpack_told = msgspec.msgpack.Decoder(list[tuple[bytes | None, bytes]]).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_label = msgspec.json.Decoder(Label).decode
@@ -183,19 +178,16 @@ class Support:
             async with self._thinking:
                 values = await asyncio.to_thread(self._ready().judge, messages, contexts)
         start = owned.cursor if owned.cursor is not None else 0
-        meta = Meta(
-            SCHEMA,
-            owned.meta.applied + len(messages),
-            owned.meta.dead_lettered + len(rejects),
-            owned.meta.skipped + batch.next_offset - start - len(batch),
-        )
+        meta = msgspec.structs.replace(owned.meta)
+        meta.applied += len(messages)
+        meta.dead_lettered += len(rejects)
+        meta.skipped += batch.next_offset - start - len(batch)
         told = [(batch.keys[row], value) for row, value in zip(rows, values, strict=True)]
-        accounts = {"cursor": batch.next_offset, "rejected": 0, **msgspec.to_builtins(meta)}
         step = Commit(
             owned.cursor,
             batch.next_offset,
-            [(ACCOUNTS_ID, orjson.dumps(accounts))],
-            _pack(meta),
+            [(ACCOUNTS_ID, meta.accounts(batch.next_offset))],
+            meta.encode(),
             _pack(told),
         )
         await retrying(lambda: self._store.commit(owned.claim, step), "committing messages")
@@ -274,7 +266,7 @@ class Support:
         claim = await retrying(
             lambda: self._store.claim(SUPPORT, partition, epoch_min=epoch_min), "claiming messages"
         )
-        self.owned[partition] = Owned(claim, claim.cursor, _decode_meta(claim.meta))
+        self.owned[partition] = Owned(claim, claim.cursor, Meta.decode(claim.meta))
         if claim.outbox:
             await self._publish(partition, _unpack_told(claim.outbox))
         return claim.cursor
@@ -282,20 +274,6 @@ class Support:
     def revoke(self, partition: int) -> None:
         """Forget a partition that another worker owns now."""
         self.owned.pop(partition, None)
-
-
-def _decode_meta(blob: bytes) -> Meta:
-    if not blob:
-        return Meta()
-    try:
-        meta = _unpack_meta(blob)
-    except msgspec.MsgspecError as exc:
-        raise SchemaUnknown(f"support partition state: {exc}: run the release it is of") from exc
-    if meta.schema != SCHEMA:
-        raise SchemaUnknown(
-            f"support partition state has schema {meta.schema}, this release reads {SCHEMA}"
-        )
-    return meta
 
 
 def vader() -> Sentiment:

@@ -45,6 +45,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "events": ("codec errors formats ports settings core hashing wire", "numpy msgspec"),
     "codec": ("errors core", "numpy orjson msgspec"),
     "rejects": ("events ports retrying", ""),
+    "books": ("errors events ports", "msgspec orjson"),
     "sales": ("errors", "numpy msgspec"),
     "items": ("errors ports codec core hashing telemetry", "numpy"),
     "publishing": ("suppression ports settings codec core items retrying", "numpy"),
@@ -60,7 +61,8 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy orjson",
     ),
     "relating": (
-        "errors ports settings events codec core hashing items pipeline rejects retrying telemetry",
+        "books errors ports settings events codec core hashing items pipeline rejects retrying"
+        " telemetry",
         "numpy orjson msgspec",
     ),
     "following": ("errors events ports rejects retrying settings", "orjson"),
@@ -86,11 +88,11 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "broadcasts": ("adapters composition errors following ports settings", ""),
     "stocking": (
-        "errors ports settings events codec core hashing pipeline rejects retrying sales",
+        "books errors ports settings events codec core hashing pipeline rejects retrying sales",
         "numpy orjson msgspec",
     ),
     "supporting": (
-        "errors ports settings events core pipeline rejects retrying",
+        "books errors ports settings events core pipeline rejects retrying",
         "numpy orjson msgspec vaderSentiment",
     ),
     "support_files": ("errors settings core offline.tables", "pydantic"),

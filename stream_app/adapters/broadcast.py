@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from stream_app.adapters.cancelling import uncancelled
 from stream_app.adapters.kafka import Security, bootstrap_servers, translated
-from stream_app.adapters.topics import end_offset
+from stream_app.adapters.topics import end_offset, raw_batch
 from stream_app.errors import ConfigurationError
 from stream_app.ports import RawBatch
 from stream_app.retrying import FIRST_WAIT_S, LONGEST_WAIT_S
@@ -127,7 +127,7 @@ class Broadcast:
             max_records=RECORDS_MAX,
         )
         for tp, records in fetched.items():
-            await self._handler(_batch(tp, records))
+            await self._handler(raw_batch(records))
             self.position[tp.partition] = records[-1].offset + 1
             await asyncio.sleep(0)  # heartbeats and events of customers go first
         for tp in consumer.assignment():
@@ -159,19 +159,6 @@ class Broadcast:
         return self._consumer
 
 
-def _batch(tp: Any, records: Sequence[Any]) -> RawBatch:
-    return RawBatch(
-        tp.topic,
-        tp.partition,
-        records[-1].offset + 1,
-        [record.offset for record in records],
-        [record.key for record in records],
-        [record.value for record in records],
-        [record.timestamp for record in records],
-        [tuple(record.headers) for record in records],
-    )
-
-
 async def partition_batches(
     topic: str, partition: int, *, brokers: Sequence[str], security: Security | None = None
 ) -> AsyncIterator[RawBatch]:
@@ -198,7 +185,7 @@ async def partition_batches(
             if end is None:
                 end = end_offset(consumer, tp)
             for records in fetched.values():
-                yield _batch(tp, records)
+                yield raw_batch(records)
     except (KafkaError, TimeoutError, OSError) as exc:
         raise translated(exc, f"cannot read {topic}-{partition}") from exc
     finally:

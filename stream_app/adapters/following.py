@@ -8,6 +8,7 @@ from aiokafka.errors import KafkaError
 
 from stream_app.adapters.cancelling import uncancelled
 from stream_app.adapters.kafka import Security, bootstrap_servers, translated
+from stream_app.adapters.topics import raw_batch
 from stream_app.errors import ConfigurationError
 from stream_app.ports import RawBatch
 
@@ -49,7 +50,7 @@ async def followed(
         while True:
             fetched = await consumer.getmany(timeout_ms=POLL_MS, max_records=FETCH_RECORDS)
             batches = [
-                _batch(records[start : start + records_max])
+                raw_batch(records[start : start + records_max])
                 for records in fetched.values()
                 for start in range(0, len(records), records_max)
             ]
@@ -69,16 +70,3 @@ async def _lag(consumer: Any, places: Sequence[Any]) -> int:
             return -1
         lag += max(0, end - await consumer.position(tp))
     return lag
-
-
-def _batch(records: Sequence[Any]) -> RawBatch:
-    return RawBatch(
-        records[0].topic,
-        records[0].partition,
-        records[-1].offset + 1,
-        [record.offset for record in records],
-        [record.key for record in records],
-        [record.value for record in records],
-        [record.timestamp for record in records],
-        [record.headers for record in records],
-    )

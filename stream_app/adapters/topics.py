@@ -23,7 +23,7 @@ from aiokafka.errors import (
 from stream_app.adapters.cancelling import uncancelled
 from stream_app.adapters.kafka import Security, bootstrap_servers, translated
 from stream_app.errors import ConfigurationError, LogUnavailable
-from stream_app.ports import Headers
+from stream_app.ports import Headers, RawBatch
 
 log = logging.getLogger(__name__)
 
@@ -282,6 +282,20 @@ def end_offset(consumer: Any, tp: Any) -> int | None:
     if highwater is None or stable is None or stable < 0:
         return highwater
     return min(highwater, stable)
+
+
+def raw_batch(records: Sequence[Any]) -> RawBatch:
+    """Records of aiokafka, of one partition and in order, for a stage."""
+    return RawBatch(
+        records[0].topic,
+        records[0].partition,
+        records[-1].offset + 1,
+        [record.offset for record in records],
+        [record.key for record in records],
+        [record.value for record in records],
+        [record.timestamp for record in records],
+        [tuple(record.headers) for record in records],
+    )
 
 
 def _stored(record: Any) -> StoredRecord:

@@ -21,7 +21,7 @@ from stream_app.codec import (
 from stream_app.core.learn import TRANSITION
 from stream_app.core.neighbourhood import SNAPSHOT
 from stream_app.errors import EventRejected, SchemaUnknown
-from stream_app.relating import Meta, _decode_meta
+from stream_app.relating import Meta
 
 
 def _rows(raw: bytes, dtype: np.dtype[np.void]) -> NDArray[np.void]:
@@ -118,6 +118,6 @@ def test_an_unknown_schema_stops_the_worker() -> None:
     with pytest.raises(SchemaUnknown, match="the outbox cannot be read"):
         decode_outbox(b"\xff\xff")
     with pytest.raises(SchemaUnknown, match="item partition state has schema 9"):
-        _decode_meta(msgspec.msgpack.encode(Meta(schema=9)))
+        Meta.decode(msgspec.msgpack.encode(Meta(schema=9)))
     with pytest.raises(SchemaUnknown, match="item partition state"):
-        _decode_meta(b"\xff\xff")
+        Meta.decode(b"\xff\xff")

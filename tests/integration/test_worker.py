@@ -212,8 +212,9 @@ async def test_a_worker_is_killed_and_all_adds_up(shop: Shopfront) -> None:
     code, out, err = await shop.run("verify")
     verdict = json.loads(out.strip().splitlines()[-1])
     assert code == 0, out + err
-    expected = {"events": len(clicks), "dead_lettered": BAD, "lost": 0, "doubled": 0}
-    assert {name: verdict[name] for name in expected} == expected
+    # Records of the workers' own, as those that join sessions to customers, may have come since.
+    assert len(clicks) <= verdict["events"] <= len(await shop.clicks())
+    assert (verdict["dead_lettered"], verdict["lost"], verdict["doubled"]) == (BAD, 0, 0)
     assert verdict["divergent_lists"] == verdict["divergent_customers"] == 0
     assert verdict["item_mass_max_relative_error"] <= 1e-9
     assert verdict["passed"] is True
