@@ -113,7 +113,7 @@ def decode_item(
     (('Men', 'Shoes'), 2.0, ('7', None))
     """
     item_id, record = decode_keyed(_decode, "item_id", key, value, chars_max=chars_max)
-    return item_id, record and item_of(item_id, record, ts)
+    return item_id, None if record is None else item_of(item_id, record, ts)
 
 
 def item_of(item_id: str, record: ItemRecord, ts: float) -> CatalogItem:
