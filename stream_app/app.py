@@ -10,7 +10,7 @@ from stream_app.adapters.limits import Limits
 from stream_app.adapters.loop import use_fast_loop
 from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
-from stream_app.errors import StreamAppError, WorkerStuck
+from stream_app.errors import WorkerStuck
 from stream_app.health import Health
 from stream_app.log_floods import hold_back
 from stream_app.logs import logging_config
@@ -53,9 +53,9 @@ for name, topic, handler in worker.handlers():
     add_stage(app, name, topic, handler)
 watch(app, worker)
 console.serve(app, worker)
-app.timer(settings.refresh_s)(worker.refresh)
-app.timer(ANNOUNCE_S)(worker.announce)
-app.timer(SURVEY_S)(worker.survey)
+app.timer(settings.refresh_s)(app.guarded(worker.refresh))
+app.timer(ANNOUNCE_S)(app.guarded(worker.announce))
+app.timer(SURVEY_S)(app.guarded(worker.survey))
 register(app, settings)
 
 
@@ -69,8 +69,8 @@ async def follow_topics() -> None:
     """Follow catalog and users for as long as the worker lives."""
     try:
         await worker.broadcasts.follow()
-    except* StreamAppError as group:
-        app.fail(group.exceptions[0])
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 async def look_after() -> None:
@@ -82,9 +82,9 @@ async def look_after() -> None:
         log.warning("%s", warning)
 
 
-app.task()(follow_topics)
-app.timer(LOOK_AFTER_S)(look_after)
-app.timer(ROLL_BACK_CHECK_S)(follow_roll_backs)
+app.task()(app.guarded(follow_topics))
+app.timer(LOOK_AFTER_S)(app.guarded(look_after))
+app.timer(ROLL_BACK_CHECK_S)(app.guarded(follow_roll_backs))
 
 
 @app.page("/live")

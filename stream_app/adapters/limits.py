@@ -47,6 +47,11 @@ class Limits:
                     f"{less}={getattr(self, less)} must be below {more}={getattr(self, more)}"
                 )
 
+    @property
+    def stop_timeout_s(self) -> float:
+        """What a worker gets to stop in: the handler calls, the last commit, the connections."""
+        return self.drain_timeout_s + self.session_timeout_s + self.request_timeout_s
+
 
 def faust_settings(limits: Limits, *, web_host: str, web_port: int) -> dict[str, Any]:
     """Return Faust's settings that lose nothing, create nothing and show nothing to the network."""

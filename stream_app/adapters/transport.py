@@ -27,7 +27,7 @@ from faust.types.transports import TPorTopicSet, TransportT
 from mode import Service, Worker
 from mode.types import ServiceT
 
-from stream_app.adapters import fetching
+from stream_app.adapters import ending, fetching
 from stream_app.adapters.dispatch import (
     Dispatcher,
     Handler,
@@ -78,9 +78,7 @@ class BatchFetcher(Fetcher):
         # Stock Faust crashes here when it is stopped during a rebalance.
         app = cast(App, self.app)
         try:
-            await app.batches._drain_messages(self)
-        except Exception as exc:
-            app.fail(exc)
+            await app.guarded(lambda: app.batches._drain_messages(self))()
         finally:
             self.set_shutdown()
 
@@ -168,13 +166,7 @@ class BatchConsumer(driver.Consumer):
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[Any]:
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception as exc:
-                self.app.fail(exc)
-
-        return self.app.add_future(guarded())
+        return self.app.add_future(self.app.guarded(lambda: work)())
 
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
@@ -231,10 +223,9 @@ class BatchConsumer(driver.Consumer):
         return True
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Nothing: lanes pause their partition themselves."""
+        """Nothing: lanes pause and resume their partition themselves."""
 
-    def on_buffer_drop(self, tp: TP) -> None:
-        """Nothing: lanes resume their partition themselves."""
+    on_buffer_drop = on_buffer_full
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust's livelock detector only logs, and takes slow batches for hanging ones."""
@@ -255,9 +246,8 @@ class BatchConsumer(driver.Consumer):
         await self.wait_empty()  # again, for what Faust skips when it is stopping
         self.dispatcher.forget()
         if revoked:
-            await self._spawn(
-                self.app.on_revoked_hook({(tp.topic, tp.partition) for tp in revoked})
-            )
+            gone: set[Partition] = {(tp.topic, tp.partition) for tp in revoked}
+            await self._spawn(self.app.on_revoked_hook(gone))
 
     async def wait_empty(self) -> None:
         """Drop what is queued, let handler calls finish (bounded), commit."""
@@ -319,15 +309,23 @@ class App(faust.App):
         return cast(BatchConsumer, self.consumer)
 
     def fail(self, exc: Exception) -> None:
-        """Stop the worker in good order (calls under way end, acks are committed), exit code 1.
-
-        ``Service.crash`` would tear consumer and handlers down side by side instead.
-        """
+        """Stop in good order (calls under way end, acks are committed), with exit code 1."""
         log.critical("the worker stops: %s: %s", type(exc).__name__, exc, exc_info=exc)
         worker = self.beacon.root.data if self.beacon.root else None
         assert isinstance(worker, Worker), "started by `faust worker`"
         worker.crash_reason = worker.crash_reason or exc
         signal.raise_signal(signal.SIGTERM)
+
+    def guarded(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Any]:
+        """``work`` as a coroutine function whose exception stops the worker in good order."""
+
+        async def run() -> None:
+            try:
+                await work()
+            except Exception as exc:
+                self.fail(exc)
+
+        return run
 
     async def rewind(self, topic: str, partition: int, offset: int | None) -> None:
         """Go on at ``offset`` (``None``: the earliest) in a partition of this worker.
@@ -371,6 +369,7 @@ def make_app(
     app = App(
         name,
         broker=[f"kafka://{server}" for server in servers],
+        Worker=ending.ends_in_time(faust.Worker, limits.stop_timeout_s),
         **faust_settings(limits, web_host=web_host, web_port=web_port),
     )
     app.brokers, app.limits, app.security = servers, limits, security or Security()

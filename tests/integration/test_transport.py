@@ -207,6 +207,12 @@ async def test_sigterm_finishes_the_call_under_way_commits_and_loses_nothing(
     assert bench.values() == list(range(2_000))
 
 
+async def test_sigterm_ends_a_worker_whose_kernels_are_still_being_compiled(bench: Bench) -> None:
+    worker = bench.start(compiles=True)
+    await until((bench.directory / "compiling").exists, worker.tail)
+    assert await worker.stop() == 0, worker.tail()
+
+
 async def test_workers_joining_and_leaving_lose_and_double_nothing(new_bench: NewBench) -> None:
     bench = await new_bench(partitions=4)
     partitions = range(4)

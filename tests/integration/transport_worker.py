@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ PLAN: dict[str, Any] = {
     "roll_back_at": -1,
     "rewind_at": -1,
     "fence_once": False,
+    "compiles": False,
 }
 plan = PLAN | json.loads(os.environ.get("TRANSPORT_PLAN", "{}"))
 directory = Path(plan["directory"])
@@ -105,6 +107,12 @@ async def learn(batch: RawBatch) -> None:
         store.write(json.dumps(line).encode() + b"\n")
 
 
+async def compile_for_ever() -> None:
+    """Like kernels on a slow machine: a thread that nobody can cancel."""
+    (directory / "compiling").touch()
+    await asyncio.to_thread(time.sleep, 3_600)
+
+
 app = make_app(
     plan["group"],
     brokers=[plan["bootstrap"]],
@@ -118,3 +126,5 @@ app = make_app(
     ),
 )
 add_stage(app, "learn", topic, learn)
+if plan["compiles"]:
+    app.before_start = compile_for_ever
