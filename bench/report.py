@@ -101,6 +101,12 @@ BUDGETS: tuple[Budget, ...] = (
     ("p99 ≤ 100 ms at 50 % load", "freshness", _fresh(0.5, "p99_ms"), lambda ms: ms <= 100),
     ("p99 ≤ 500 ms at 90 % load", "freshness", _fresh(0.9, "p99_ms"), lambda ms: ms <= 500),
     (
+        "stock 0 → on no list in ≤ 1 s, under load",
+        "withdraw",
+        lambda summary: summary["states"][-1]["max_ms"],
+        lambda ms: ms <= 1_000,
+    ),
+    (
         "rate at 10⁶ items and customers ≥ 0.9 × that at 10⁴",
         "scale",
         lambda summary: summary["from_1e4_to_1e6"],

@@ -7,6 +7,7 @@ Each has ``run(options) -> Result``. The names of the modules are the permanent 
 DEFAULT = (
     "pipeline",
     "freshness",
+    "withdraw",
     "model",
     "profile",
     "codec",

@@ -9,6 +9,7 @@ from stream_app.commands import (
     look,
     offline,
     operate,
+    replay,
     rules,
     verify,
     why,
@@ -18,5 +19,16 @@ from stream_app.settings import Settings
 
 def register(app: Any, settings: Settings) -> None:
     """Add every command to the Faust ``app``."""
-    for module in (operate, load, rules, look, dead_letters, decisions, offline, verify, why):
+    for module in (
+        operate,
+        replay,
+        load,
+        rules,
+        look,
+        dead_letters,
+        decisions,
+        offline,
+        verify,
+        why,
+    ):
         module.register(app, settings)

@@ -36,7 +36,7 @@ def read_columns(path: Path) -> tuple[dict[str, Column], list[int]]:
     CSV values are strings, JSONL values anything. Rows follow the file. Raises ``EventFileError``.
     """
     decode = _csv_columns if _kind(path) == "csv" else _jsonl_columns
-    columns, lines = decode(path.name, _content(path))
+    columns, lines = decode(path.name, file_content(path))
     if not lines:
         raise EventFileError(f"{path.name} has no events; check that its export finished")
     for other, name in _OTHER_NAMES.items():
@@ -55,7 +55,7 @@ def _kind(path: Path) -> str:
     return SUFFIXES[suffix]
 
 
-def _content(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
     """The decompressed bytes, without byte-order mark."""
     try:
         with path.open("rb") as file:

@@ -1,0 +1,252 @@
+"""Milliseconds from a catalog record with stock 0 to the last list in Redis without the item."""
+
+import asyncio
+import time
+from collections import defaultdict
+from contextlib import ExitStack, suppress
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import orjson
+import redis.asyncio
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from bench import contest
+from bench.backlog import Load, fill
+from bench.contenders import registry
+from bench.contest import Place, Running
+from bench.loadgen import LoadGenerator
+from bench.measure import ContenderFailed, observe, window
+from bench.options import Options
+from bench.results import Result
+from bench.servers import start_broker
+from stream_app.adapters.kafka import KafkaLog
+from stream_app.adapters.partitioning import partition_of
+from stream_app.ports import Record
+
+WARM_EVENTS = 120_000
+LOAD_EVENTS = 2_000_000  # more than is ever sent; made as needed
+LOAD = Load(LOAD_EVENTS, n_items=5_000, n_customers=20_000)
+ITEMS = 20  # withdrawn in each state of the worker
+APART_S = 1.0  # between two of them
+BUSY = 0.4  # share of what the worker did from the backlog
+POLL_S = 0.004
+READ_AT_ONCE = 500
+DEADLINE_S = 30.0
+CATCH_UP_S = 2.0
+
+
+def run(options: Options) -> Result:
+    """Warm up on a backlog, then withdraw items of every popularity, idle and under load."""
+    warm = options.events(WARM_EVENTS)
+    with ExitStack() as stack:
+        broker = start_broker(stack)
+        asyncio.run(fill(Load(warm, LOAD.n_items), broker.bootstrap, "clickstream"))
+        place = Place(broker, "clickstream", LOAD.partitions)
+        contender = registry.pipeline(warm, warm // 2)
+        running = stack.enter_context(contest.started(contender, place))
+        samples = observe(
+            running.progress,
+            running.parts,
+            running.workers,
+            warm=contender.warm,
+            total=warm,
+            settle_s=contest.SETTLE_S,
+        )
+        rate = window(samples, running.parts, warm=contender.warm, total=warm).events_per_second
+        return asyncio.run(_withdrawals(options, warm, running, place, BUSY * rate))
+
+
+async def _withdrawals(
+    options: Options, warm: int, running: Running, place: Place, busy_rate: float
+) -> Result:
+    n = max(int(ITEMS * options.scale), 4)
+    records = LOAD.records()
+    offsets = [0] * LOAD.partitions
+    for key, _ in islice(records, warm):
+        offsets[partition_of(key, LOAD.partitions)] += 1
+    generator = LoadGenerator(
+        place.broker.bootstrap,
+        running.servers.nodes[0],
+        topic=place.topic,
+        lists_topic=running.settings["STREAM_APP_RECOMMENDATIONS_TOPIC"],
+        partitions=LOAD.partitions,
+        records=records,
+        next_offsets=offsets,
+    )
+    async with Lists(place.broker.bootstrap, running) as lists:
+        await asyncio.sleep(CATCH_UP_S)
+        chosen = lists.by_popularity(2 * n)
+        idle = await lists.withdrawn(chosen[::2])
+        async with generator:
+            seconds = n * (APART_S + 1.0) + 5.0
+            sending = asyncio.create_task(generator.run(busy_rate, seconds, probe=False))
+            await asyncio.sleep(CATCH_UP_S)
+            busy = await lists.withdrawn(chosen[1::2])
+            sending.cancel()
+            with suppress(asyncio.CancelledError):
+                await sending
+        await asyncio.sleep(CATCH_UP_S)
+        back = await lists.holding(chosen)
+    rows = [_row("idle", 0.0, idle), _row("loaded", busy_rate, busy)]
+    summary = {"states": rows, "listed_again": back}
+    notes = [
+        f"broker: {place.broker.kind}",
+        "time runs from before the record is produced; all customers whose last list on the topic"
+        " has the item are read until none has, and so are all similar: and trending: keys",
+        f"listed again afterwards: {back} (all keys read once more at the end)",
+    ]
+    return Result(summary, rows, ("worker", "p99_ms"), notes)
+
+
+def _row(state: str, rate: float, found: list[tuple[float, int, int]]) -> dict[str, Any]:
+    ms = np.array([seconds * 1000.0 for seconds, _, _ in found])
+    return {
+        "worker": state,
+        "events_per_second": round(rate, 1),
+        "items": len(found),
+        "customers_median": int(np.median([customers for _, customers, _ in found])),
+        "customers_max": max(customers for _, customers, _ in found),
+        "item_lists_max": max(lists for _, _, lists in found),
+        "p50_ms": round(float(np.percentile(ms, 50)), 1),
+        "p99_ms": round(float(np.percentile(ms, 99)), 1),
+        "max_ms": round(float(ms.max()), 1),
+    }
+
+
+class Lists:
+    """Who has which item on their lists, from the topic; and whether Redis still says so."""
+
+    def __init__(self, bootstrap: str, running: Running) -> None:
+        self._settings = running.settings
+        self._redis = redis.asyncio.from_url(running.servers.nodes[0], protocol=2)
+        self._log = KafkaLog([bootstrap], client_id="bench-catalog")
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap, fetch_max_wait_ms=50, auto_offset_reset="earliest"
+        )
+        self._items: dict[bytes, frozenset[str]] = {}
+        self._holders: dict[str, set[bytes]] = defaultdict(set)
+        self._reading: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Lists":
+        await self._log.start()
+        await self._consumer.start()
+        topic = self._settings["STREAM_APP_RECOMMENDATIONS_TOPIC"]
+        partitions = [TopicPartition(topic, p) for p in range(LOAD.partitions)]
+        self._consumer.assign(partitions)
+        await self._consumer.seek_to_beginning(*partitions)
+        self._reading = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._reading is not None
+        self._reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reading
+        await self._consumer.stop()
+        await self._log.stop()
+        await self._redis.aclose()
+
+    async def _read(self) -> None:
+        while True:
+            fetched = await self._consumer.getmany(timeout_ms=50, max_records=2_000)
+            for records in fetched.values():
+                for record in records:
+                    self._take(record.key, record.value)
+
+    def _take(self, customer: bytes, value: bytes | None) -> None:
+        lists = orjson.loads(value)["lists"] if value else {}
+        now = frozenset(entry["item_id"] for entries in lists.values() for entry in entries)
+        before = self._items.get(customer, frozenset())
+        for item in before - now:
+            self._holders[item].discard(customer)
+        for item in now - before:
+            self._holders[item].add(customer)
+        self._items[customer] = now
+
+    def by_popularity(self, n: int) -> list[str]:
+        """``n`` items from the one on most lists to the ones on few, in even steps of rank."""
+        ranked = sorted(
+            (item for item, held in self._holders.items() if len(held) >= 2),
+            key=lambda item: (-len(self._holders[item]), item),
+        )
+        if len(ranked) < n:
+            raise ContenderFailed(f"only {len(ranked)} items are on lists, {n} are needed")
+        places = np.geomspace(1, len(ranked), n + 1).astype(int)[:n] + np.arange(n) - 1
+        return [ranked[min(place, len(ranked) - 1)] for place in places.tolist()]
+
+    async def withdrawn(self, items: list[str]) -> list[tuple[float, int, int]]:
+        """Each of ``items`` in turn; see :meth:`withdraw`."""
+        found = []
+        for item in items:
+            found.append(await self.withdraw(item))
+            await asyncio.sleep(APART_S)
+        return found
+
+    async def withdraw(self, item: str) -> tuple[float, int, int]:
+        """Seconds until no list has ``item``, how many customers and item lists had it."""
+        waiting = set(self._holders[item])
+        keys = await self._item_lists(item)
+        customers, lists = len(waiting), len(keys)
+        value = orjson.dumps({"item_id": item, "stock": 0})
+        partition = partition_of(item.encode(), LOAD.partitions)
+        topic, began = self._settings["STREAM_APP_CATALOG_TOPIC"], time.monotonic()
+        await self._log.send(topic, partition, [Record(item.encode(), value)])
+        while True:
+            waiting |= self._holders[item]
+            waiting = await self._still(item, waiting)
+            keys = await self._among(item, keys)
+            ended = time.monotonic()
+            if not waiting and not keys:
+                keys = await self._item_lists(item)  # those that were written meanwhile
+                if not keys and not self._holders[item]:
+                    return ended - began, customers, lists
+            if ended - began > DEADLINE_S:
+                raise ContenderFailed(f"{item} is still on {len(waiting)} customers' lists")
+            await asyncio.sleep(POLL_S)
+
+    async def _still(self, item: str, customers: set[bytes]) -> set[bytes]:
+        """Those of ``customers`` whose lists in Redis have the item."""
+        needle, found, ordered = _needle(item), set(), sorted(customers)
+        for at in range(0, len(ordered), READ_AT_ONCE):
+            some = ordered[at : at + READ_AT_ONCE]
+            pipe = self._redis.pipeline(transaction=False)
+            for customer in some:
+                pipe.hvals(b"rec:" + customer)
+            read = await pipe.execute()
+            found |= {
+                customer
+                for customer, values in zip(some, read, strict=True)
+                if any(needle in value for value in values)
+            }
+        return found
+
+    async def _among(self, item: str, keys: list[bytes]) -> list[bytes]:
+        if not keys:
+            return []
+        needle = _needle(item)
+        values = await self._redis.mget(keys)
+        return [key for key, value in zip(keys, values, strict=True) if value and needle in value]
+
+    async def _item_lists(self, item: str) -> list[bytes]:
+        """The ``similar:`` and ``trending:`` keys that have the item."""
+        found: list[bytes] = []
+        for pattern in ("similar:*", "trending:*"):
+            keys = [key async for key in self._redis.scan_iter(pattern, count=5_000)]
+            for at in range(0, len(keys), READ_AT_ONCE):
+                found += await self._among(item, keys[at : at + READ_AT_ONCE])
+        return found
+
+    async def holding(self, items: list[str]) -> int:
+        """How many keys have one of ``items``; every list is read."""
+        keys = [key async for key in self._redis.scan_iter("rec:*", count=5_000)]
+        customers = {key.removeprefix(b"rec:") for key in keys}
+        found = 0
+        for item in items:
+            found += len(await self._still(item, customers)) + len(await self._item_lists(item))
+        return found
+
+
+def _needle(item: str) -> bytes:
+    return b'"item_id":%b' % orjson.dumps(item)
