@@ -1,5 +1,7 @@
 """The lists of customers: ranked from all sources, then as the merchandiser wants them."""
 
+from copy import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +36,12 @@ class Listing:
         self._candidates = candidates
         self._offers = offers
         self._merchandise = merchandise
+
+    def under(self, merchandise: Merchandise) -> "Listing":
+        """The same, as it would be under other rules."""
+        other = copy(self)
+        other._merchandise = merchandise
+        return other
 
     def rank(
         self,

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from stream_app.adapters.telemetry import CONTENT_TYPE, Standing
+from stream_app.outcomes import outcomes
 from stream_app.worker import Worker
 
 
@@ -14,6 +15,7 @@ def watch(app: Any, worker: Worker) -> None:
         partitions=app.partition_statuses,
         accounts=worker.accounts,
         sizes=worker.sizes,
+        outcomes=lambda: outcomes(worker.stages.learn),
         version=_release(),
     )
     worker.metrics.registry.register(standing)

@@ -76,7 +76,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy",
     ),
     "listing": ("candidates core items offers settings", "numpy"),
-    "rehearsal": ("composition core errors hashing ports", "numpy"),
+    "rehearsal": ("composition core errors hashing listing ports", "numpy"),
     "rule_records": ("core errors", "msgspec"),
     "ruling": (
         "catalog_wire core errors events ports rule_records settings",
@@ -103,8 +103,12 @@ LAYERS: dict[str, tuple[str, str]] = {
     "adapters.tallies": ("", "prometheus_client numpy"),
     "adapters.telemetry": ("errors ports adapters.tallies", "prometheus_client numpy"),
     "adapters.tracing": ("errors ports", "opentelemetry"),
-    "watching": ("adapters.telemetry worker", ""),
-    "console": ("errors adapters core hashing journeys ports worker", "numpy orjson"),
+    "outcomes": ("core decisions pipeline", "numpy"),
+    "watching": ("adapters.telemetry outcomes worker", ""),
+    "console": (
+        "errors adapters core hashing journeys outcomes ports rehearsal worker",
+        "numpy orjson",
+    ),
     "worker": (
         "errors ports settings broadcasts composition following pipeline retrying stocking"
         " supporting support_files timers adapters",

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from contextlib import ExitStack, suppress
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -100,18 +100,30 @@ async def _withdrawals(
     return Result(summary, rows, ("worker", "p99_ms"), notes)
 
 
-def _row(state: str, rate: float, found: list[tuple[float, int, int]]) -> dict[str, Any]:
-    ms = np.array([seconds * 1000.0 for seconds, _, _ in found])
+class Withdrawal(NamedTuple):
+    """One item: who had it on their lists, how many item lists; seconds until none had any more."""
+
+    customers: int
+    item_lists: int
+    customers_s: float
+    item_lists_s: float
+
+
+def _row(state: str, rate: float, found: list[Withdrawal]) -> dict[str, Any]:
+    ms = np.array([(one.customers_s, one.item_lists_s) for one in found]) * 1000.0
+    slower = ms.max(axis=1)
     return {
         "worker": state,
         "events_per_second": round(rate, 1),
         "items": len(found),
-        "customers_median": int(np.median([customers for _, customers, _ in found])),
-        "customers_max": max(customers for _, customers, _ in found),
-        "item_lists_max": max(lists for _, _, lists in found),
-        "p50_ms": round(float(np.percentile(ms, 50)), 1),
-        "p99_ms": round(float(np.percentile(ms, 99)), 1),
-        "max_ms": round(float(ms.max()), 1),
+        "customers_median": int(np.median([one.customers for one in found])),
+        "customers_max": max(one.customers for one in found),
+        "item_lists_max": max(one.item_lists for one in found),
+        "p50_ms": round(float(np.percentile(slower, 50)), 1),
+        "p99_ms": round(float(np.percentile(slower, 99)), 1),
+        "max_ms": round(float(slower.max()), 1),
+        "customers_p50_ms": round(float(np.percentile(ms[:, 0], 50)), 1),
+        "item_lists_p50_ms": round(float(np.percentile(ms[:, 1], 50)), 1),
     }
 
 
@@ -176,7 +188,7 @@ class Lists:
         places = np.geomspace(1, len(ranked), n + 1).astype(int)[:n] + np.arange(n) - 1
         return [ranked[min(place, len(ranked) - 1)] for place in places.tolist()]
 
-    async def withdrawn(self, items: list[str]) -> list[tuple[float, int, int]]:
+    async def withdrawn(self, items: list[str]) -> list[Withdrawal]:
         """Each of ``items`` in turn; see :meth:`withdraw`."""
         found = []
         for item in items:
@@ -184,27 +196,29 @@ class Lists:
             await asyncio.sleep(APART_S)
         return found
 
-    async def withdraw(self, item: str) -> tuple[float, int, int]:
-        """Seconds until no list has ``item``, how many customers and item lists had it."""
+    async def withdraw(self, item: str) -> Withdrawal:
+        """Produce the record that says that ``item`` is sold out, and look until no list has it."""
         waiting = set(self._holders[item])
         keys = await self._item_lists(item)
         customers, lists = len(waiting), len(keys)
         value = orjson.dumps({"item_id": item, "stock": 0})
         partition = partition_of(item.encode(), LOAD.partitions)
         topic, began = self._settings["STREAM_APP_CATALOG_TOPIC"], time.monotonic()
+        seen_s = [0.0, 0.0]
         await self._log.send(topic, partition, [Record(item.encode(), value)])
-        while True:
-            waiting |= self._holders[item]
-            waiting = await self._still(item, waiting)
-            keys = await self._among(item, keys)
-            ended = time.monotonic()
+        while waiting or keys:
+            # Also customers who were given the item meanwhile.
+            still = await self._still(item, waiting | self._holders[item])
+            seen_s[0] = time.monotonic() - began if waiting else seen_s[0]
+            listed = await self._among(item, keys)
+            seen_s[1] = time.monotonic() - began if keys else seen_s[1]
+            waiting, keys = still, listed
             if not waiting and not keys:
                 keys = await self._item_lists(item)  # those that were written meanwhile
-                if not keys and not self._holders[item]:
-                    return ended - began, customers, lists
-            if ended - began > DEADLINE_S:
+            if time.monotonic() - began > DEADLINE_S:
                 raise ContenderFailed(f"{item} is still on {len(waiting)} customers' lists")
             await asyncio.sleep(POLL_S)
+        return Withdrawal(customers, lists, *seen_s)
 
     async def _still(self, item: str, customers: set[bytes]) -> set[bytes]:
         """Those of ``customers`` whose lists in Redis have the item."""

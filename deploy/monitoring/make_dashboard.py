@@ -17,6 +17,14 @@ def _quantile(q: float, metric: str, by: str = "") -> str:
     return f"histogram_quantile({q}, sum by ({labels}) (rate({metric}_bucket{RATE})))"
 
 
+def _share(outcome: str, of: str) -> str:
+    counted = (
+        f'sum by (list) (increase(stream_app_list_outcomes_total{{outcome="{name}"}}[1h]))'
+        for name in (outcome, of)
+    )
+    return " / ".join(counted)
+
+
 PANELS: tuple[Panel, ...] = (  # title, unit, what it says, (expression, legend) …
     (
         "Events",
@@ -137,6 +145,18 @@ PANELS: tuple[Panel, ...] = (  # title, unit, what it says, (expression, legend)
                 "{{stage}} {{partition}}",
             ),
         ),
+    ),
+    (
+        "CTR by list",
+        "percentunit",
+        "Clicks per impression of our own lists, last hour",
+        ((_share("clicks", "impressions"), "{{list}}"),),
+    ),
+    (
+        "Conversion by list",
+        "percentunit",
+        "Purchases per click on our own lists, last hour",
+        ((_share("purchases", "clicks"), "{{list}}"),),
     ),
     (
         "In memory",

@@ -193,6 +193,21 @@ class Accounts:
     outcomes: dict[str, int]
 
 
+class ListOutcome(Protocol):
+    """How often something came of a list or of a variant's lists, in one partition."""
+
+    @property
+    def block(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def times(self) -> int: ...
+
+
 class Standing:
     """Collects what is read only when asked: nothing of it costs the stages anything."""
 
@@ -203,12 +218,14 @@ class Standing:
         partitions: Callable[[], Sequence[PartitionStanding]],
         accounts: Callable[[], Iterable[Accounts]],
         sizes: Callable[[], dict[str, int]],
+        outcomes: Callable[[], Iterable[ListOutcome]],
         version: str,
     ) -> None:
         self._metrics = metrics
         self._partitions = partitions
         self._accounts = accounts
         self._sizes = sizes
+        self._outcomes = outcomes
         self._version = version
 
     def collect(self) -> Iterator[Metric]:
@@ -222,6 +239,7 @@ class Standing:
             lag.add_metric([standing.topic, str(standing.partition)], behind)
         yield lag
         yield from self._accounted()
+        yield from self._counted()
         sizes = GaugeMetricFamily("stream_app_entries", "Entries in memory", labels=["kind"])
         for kind, count in self._sizes().items():
             sizes.add_metric([kind], count)
@@ -248,3 +266,21 @@ class Standing:
             if committed_at_s is not None:
                 moved.add_metric(at, committed_at_s)
         yield from (records, cursor, moved)
+
+    def _counted(self) -> Iterator[Metric]:
+        """By partition: a counter that goes to another worker ends here, instead of falling."""
+        where = ["partition", "outcome"]
+        families = {
+            "list": CounterMetricFamily(
+                "stream_app_list_outcomes", "What came of our own lists", labels=["list", *where]
+            ),
+            "variant": CounterMetricFamily(
+                "stream_app_variant_outcomes",
+                "What came of our own lists, by variant of an experiment",
+                labels=["variant", *where],
+            ),
+        }
+        for found in self._outcomes():
+            labels = [found.name, str(found.partition), found.outcome]
+            families[found.block].add_metric(labels, found.times)
+        yield from families.values()

@@ -27,6 +27,7 @@ from stream_app.journeys import load_journey
 from stream_app.offline.eventfile import read_events
 from stream_app.offline.foretell import foretell
 from stream_app.offline.regret import regret
+from stream_app.outcomes import variants
 from stream_app.settings import Settings
 from stream_app.simulator.customers import make_customers
 from stream_app.worker import redis_store
@@ -101,7 +102,6 @@ def summary(
     journey = load_journey(settings.journey_file)
     gauges, buckets = _added(minds, "gauges"), _added(minds, "buckets")
     arms, feedback = _added(minds, "arms"), _added(minds, "feedback")
-    variants = {one.name: one.variants for one in decisions.experiments}
     return {
         "predictions": {name: report(gauges[row], buckets[row]) for row, name in enumerate(GAUGED)},
         "segments": [segment_report(mind, Model().segments_n) for mind in minds],
@@ -109,7 +109,7 @@ def summary(
             arm.promotion or arm.action: _arm(arms[a])
             for a, arm in enumerate(decisions.actions.arms)
         },
-        "feedback": feedback_report(feedback, LISTS, journey.names, SOURCES, variants),
+        "feedback": feedback_report(feedback, LISTS, journey.names, SOURCES, variants(decisions)),
     }
 
 

@@ -13,7 +13,9 @@ from stream_app.core.customer import FIRST_OF_SESSION
 from stream_app.core.model import KINDS
 from stream_app.core.state import decode_users
 from stream_app.hashing import customer_id, given_name, stable_hash
+from stream_app.outcomes import experiments, feedback
 from stream_app.ports import USERS
+from stream_app.rehearsal import rehearse
 from stream_app.worker import Worker
 
 
@@ -50,6 +52,12 @@ def live(worker: Worker, statuses: list[Any], steps: Sequence[str]) -> dict[str,
         "moves": moves.round().astype(int).tolist(),
         "dead": {"by_reason": metrics.dead.by_reason, "latest": metrics.dead.latest[::-1]},
         "sizes": worker.sizes(),
+        "outcomes": {
+            block: rows
+            for block, rows in feedback(worker.stages.learn).items()
+            if block in ("list", "variant")
+        },
+        "experiments": experiments(worker.stages.learn),
     }
 
 
@@ -93,10 +101,27 @@ async def item(worker: Worker, name: str) -> dict[str, Any] | None:
     return {"id": name, "catalog": described, "neighbours": _titled(worker, neighbours)}
 
 
+async def rules(worker: Worker, name: str) -> dict[str, Any]:
+    """What each merchandising rule does to the lists of a customer; nothing is written."""
+    partition = _partition(worker, name)
+    lists, changes = await rehearse(worker.stages, worker.store, name, partition)
+    return {
+        "id": name,
+        "rules": len(worker.stages.merchandise.rules),
+        "lists": lists,
+        "changes": [change._asdict() for change in changes],
+    }
+
+
+def _partition(worker: Worker, name: str) -> int:
+    """Of a customer: the key of their events is the id as it came."""
+    key = given_name(name)[0].encode("utf-8", "surrogatepass")
+    return partition_of(key, worker.settings.clickstream_partitions)
+
+
 async def _recent(worker: Worker, name: str) -> list[dict[str, Any]]:
     """The customer's last item events, newest first, from their state."""
-    # The key of their events is the id as it came.
-    partition = partition_of(given_name(name)[0].encode(), worker.settings.clickstream_partitions)
+    partition = _partition(worker, name)
     ids = np.array([customer_id(name)], np.uint64)
     (blob,) = await worker.store.load(USERS, [partition], [ids[0].tobytes()])
     if not blob:

@@ -6,7 +6,7 @@ from typing import Any
 
 from stream_app.console import figures
 from stream_app.console.access import COOKIE, Access
-from stream_app.errors import StreamAppError
+from stream_app.errors import StoreUnavailable, StreamAppError
 from stream_app.journeys import load_journey
 from stream_app.worker import Worker
 
@@ -57,6 +57,7 @@ def serve(app: Any, worker: Worker) -> None:
 
     _serve_search(app, worker, refused, "customer", figures.customer)
     _serve_search(app, worker, refused, "item", figures.item)
+    _serve_search(app, worker, refused, "rules", figures.rules)
 
 
 def _serve_file(app: Any, name: str, kind: str) -> None:
@@ -106,7 +107,7 @@ def _serve_search(
 ) -> None:
     @app.page(f"/console/api/{name}", name=f"console-{name}")  # type: ignore[untyped-decorator]
     async def search(view: Any, request: Any) -> Any:
-        """One customer or item by ``?id=``."""
+        """One customer or item, or the rules for a customer, by ``?id=``."""
         if denied := refused(view, request):
             return denied
         wanted = request.query.get("id", "")
@@ -115,9 +116,11 @@ def _serve_search(
             return view.json(error, status=400, headers=dict(HEADERS))
         try:
             found = await find(worker, wanted)
-        except StreamAppError as exc:
+        except StoreUnavailable as exc:
             error = {"error": f"Redis does not answer: {exc}"}
             return view.json(error, status=503, headers=dict(HEADERS))
+        except StreamAppError as exc:
+            return view.json({"error": str(exc)}, status=404, headers=dict(HEADERS))
         if found is None:
             error = {"error": f"there is no {name} {wanted!r}"}
             return view.json(error, status=404, headers=dict(HEADERS))

@@ -1,5 +1,6 @@
 """The console in a real browser, by keyboard, and who may see it."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -72,6 +73,32 @@ def test_a_customer_and_an_item_are_found_by_keyboard_alone(live: LiveShop, page
     page.keyboard.press("Enter")
     expect(page.locator("#item-found").get_by_role("table", name="Neighbours")).to_be_visible()
     shot(page, "console-customer")
+
+
+def test_what_came_of_lists_and_experiments_is_shown(live: LiveShop, page: Page) -> None:
+    page.goto(f"{live.url}/console/")
+    came = page.get_by_role("table", name="What came of each list")
+    expect(came.get_by_role("row", name="home")).to_contain_text("50.0 %")  # clicked, of two
+    trials = page.get_by_role("table", name="Customers whose first session ended")
+    expect(trials.get_by_role("row").nth(1)).to_contain_text("control")
+    expect(trials.get_by_role("row").nth(2)).to_contain_text("coupons")
+    expect(trials).to_contain_text("go on")
+
+
+def test_rules_are_rehearsed_on_a_customer_and_nothing_is_written(
+    live: LiveShop, page: Page
+) -> None:
+    page.goto(f"{live.url}/console/")
+    page.get_by_label("What rules do to customer").fill("c2")
+    page.keyboard.press("Enter")
+    found = page.locator("#rules-found")
+    expect(found.get_by_role("row", name="hero pin home")).to_be_visible()
+    first_after = found.get_by_role("row", name="hero").get_by_role("cell").nth(4)
+    expect(first_after).to_have_text(re.compile("^p5"))
+    shot(page, "console-rules")
+    page.get_by_label("What rules do to customer").fill("nobody")
+    page.keyboard.press("Enter")
+    expect(found.locator(".problem")).to_contain_text("nothing is known of customer 'nobody'")
 
 
 def test_what_customers_are_called_is_never_markup(live: LiveShop, page: Page) -> None:

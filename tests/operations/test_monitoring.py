@@ -19,7 +19,7 @@ from tests.operations.live import LiveShop, until
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 _WORDS = set(
     "sum rate by on and time max min increase deriv histogram_quantile clamp_min or unless"
-    " ignoring group_left without".split()
+    " ignoring group_left without offset".split()
 )
 
 
@@ -29,7 +29,7 @@ def names_in(expression: str) -> set[str]:
     >>> sorted(names_in('sum by (le) (rate(a_bucket{x="y"}[5m])) / time()'))
     ['a_bucket']
     """
-    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]', "", expression)
+    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|offset \w+', "", expression)
     bare = re.sub(r"\b(by|on|without|ignoring)\s*\([^)]*\)", "", bare)
     return {word for word in re.findall(r"[a-zA-Z_:][\w:]*", bare)} - _WORDS - {"e"}
 
@@ -88,6 +88,19 @@ def test_a_batch_leaves_its_traces_in_the_histograms(live: LiveShop) -> None:
     committed = value(found, "stream_app_last_commit_timestamp_seconds", stage="learn")
     assert 0 < committed <= 2 * time.time()  # two partitions
     assert value(found, "stream_app_published_customers_total") >= 8
+
+
+def test_what_came_of_a_list_is_counted_by_list_and_by_variant(live: LiveShop) -> None:
+    def clicked() -> bool:
+        found = samples(live)
+        counts = [
+            value(found, "stream_app_list_outcomes_total", list="home", outcome=outcome)
+            for outcome in ("impressions", "clicks", "purchases")
+        ]
+        tried = value(found, "stream_app_variant_outcomes_total", outcome="clicks")
+        return counts == [2, 1, 1] and tried == 1
+
+    until(clicked, "two impressions, a click and a purchase")
 
 
 def test_dashboards_and_alerts_read_metrics_that_exist(live: LiveShop) -> None:

@@ -40,6 +40,9 @@ function quantile(share, edges, counts) {
   return "–";
 }
 
+const percent = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)} %`);
+const share = (value, interval) => (value == null ? "–" : `${percent(value)} (${(interval ?? []).map(percent).join(" … ")})`);
+
 function drawn() {
   const rates = seen.slice(1).map((sample, k) => Math.max(0, (applied(sample) - applied(seen[k])) / (sample.at - seen[k].at)));
   const most = Math.max(1, ...rates);
@@ -73,6 +76,8 @@ function show(now) {
   const reasons = Object.entries(now.dead.by_reason).sort((a, b) => b[1] - a[1]);
   rows("reasons", reasons, "none since this process began");
   rows("latest", now.dead.latest.slice(0, 8).map((l) => [l.reason, l.detail, `${l.topic}-${l.partition} @ ${l.offset}`]), "none since this process began");
+  rows("ctr", Object.entries(now.outcomes.list).map(([name, l]) => [name, l.impressions, l.clicks, share(l.ctr, l.ctr_interval), l.carts, l.purchases, share(l.conversion, l.conversion_interval)]), "no impression or click names a list of ours yet");
+  rows("trials", now.experiments.flatMap((trial) => trial.variants.map((v) => [trial.experiment, v.variant, v.customers, percent(v.conversion_rate), number(v.value_per_customer), v.difference == null ? "–" : share(v.difference, v.interval), v.verdict ?? "control"])), "none is configured");
   drawn();
 }
 
@@ -121,12 +126,18 @@ function shownItem(found) {
   return parts;
 }
 
-function searching(name, shown) {
+function shownRules(found) {
+  const changes = found.changes.map((c) => [c.rule_id, c.action, c.list_name, c.before.join(" "), c.after.join(" ")]);
+  return [make("h3", {}, found.id), make("p", {}, `${found.rules} rules; ${changes.length} changes`),
+    ...(changes.length ? [table("What each rule changes", ["rule", "action", "list", "before", "after"], changes)] : [])];
+}
+
+function searching(name, shown, input = name) {
   by(`${name}-form`).addEventListener("submit", async (event) => {
     event.preventDefault();
     const into = by(`${name}-found`);
     try {
-      const answer = await fetch(`api/${name}?id=${encodeURIComponent(by(name).value.trim())}`);
+      const answer = await fetch(`api/${name}?id=${encodeURIComponent(by(input).value.trim())}`);
       const found = await answer.json();
       into.replaceChildren(...(answer.ok ? shown(found) : [make("p", { class: "problem" }, found.error)]));
     } catch {
@@ -137,4 +148,5 @@ function searching(name, shown) {
 
 searching("customer", shownCustomer);
 searching("item", shownItem);
+searching("rules", shownRules, "rules-customer");
 poll();
