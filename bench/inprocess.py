@@ -22,9 +22,11 @@ from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.memory import MemoryLog
 from stream_app.adapters.redis_store import RedisStore
 from stream_app.adapters.topics import ensure_topics
+from stream_app.candidates import Candidates
 from stream_app.composition import compose
 from stream_app.core.ranking import Ranker
 from stream_app.events import EventDecoder
+from stream_app.listing import Listing
 from stream_app.ports import RawBatch, Record
 from stream_app.publishing import Publisher
 from stream_app.settings import load_settings, own_topics
@@ -36,10 +38,18 @@ POINTS: tuple[tuple[Any, str, str], ...] = (
     (EventDecoder, "decode", "LEARN > decode"),
     (pipeline.Learn, "_load", "LEARN > load"),
     (pipeline, "learn", "LEARN > learn"),
-    (Ranker, "rank", "LEARN > score"),
-    (pipeline, "pack_lists", "LEARN > pack lists"),
+    (pipeline.Learn, "_learn_blend", "LEARN > weights"),
+    (pipeline.Learn, "_score", "LEARN > decide and score"),
+    (Listing, "rank", "LEARN > score"),
+    (Candidates, "draw", "LEARN > score, weights > candidates"),
+    (Ranker, "rank", "LEARN > score > rank"),
+    (pipeline.Learn, "_outbox", "LEARN > outbox"),
+    (pipeline, "pack_lists", "LEARN > outbox > lists"),
+    (pipeline, "route_transitions", "LEARN > outbox > transitions"),
+    (pipeline, "changed_profiles", "LEARN > outbox > profiles"),
+    (Publisher, "render", "LEARN > render"),
     (pipeline, "encode_outbox", "LEARN > pack outbox"),
-    (pipeline, "encode_users", "LEARN > pack users"),
+    (pipeline, "state_blobs", "LEARN > pack users"),
     (Publisher, "publish", "LEARN > publish"),
     (relating.Relate, "process", "RELATE"),
     (relating, "_decode", "RELATE > decode"),
@@ -92,9 +102,9 @@ async def measure(
     lists = [0]
     rank = Ranker.rank
 
-    def counted(self: Ranker, users: Any, rows: Any, *rest: Any) -> Any:
+    def counted(self: Ranker, users: Any, rows: Any, *rest: Any, **options: Any) -> Any:
         lists[0] += len(rows)
-        return rank(self, users, rows, *rest)
+        return rank(self, users, rows, *rest, **options)
 
     setattr(Ranker, "rank", counted)  # noqa: B010  # as the timers do
     try:
