@@ -1,7 +1,7 @@
 """Bytes to events, columnar. What is not an event is set aside with one clear reason."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -89,6 +89,19 @@ class EventBatch(NamedTuple):
 
 
 _decode = decoder(Event)
+_decode_ascii = msgspec.json.Decoder(Event).decode
+_Column = tuple[Any, ...]
+_ANONYMOUS = "\0"  # before session ids among user ids: neither can have it
+
+
+class _Kinds(dict[str | None, int]):
+    """Numbers of the kinds; of what is none, -1."""
+
+    def __missing__(self, _name: str | None) -> int:
+        return -1
+
+
+_KIND_OR_NONE = _Kinds(KIND)
 
 
 class EventDecoder:
@@ -110,7 +123,9 @@ class EventDecoder:
         else:
             parsed, rows, rejects = self._parse(batch.values)
         # All of a clean batch is checked at once; only suspects are looked at one by one.
-        for at in reversed(self._suspects(parsed, rows, batch.timestamps_ms)):
+        columns = _columns(parsed)
+        suspects = self._suspects(columns, rows, batch.timestamps_ms)
+        for at in reversed(suspects):
             reason = self._problem(parsed[at], batch.timestamps_ms[rows[at]])
             if reason is not None:
                 rejects.append(Reject(rows[at], *reason))
@@ -124,41 +139,50 @@ class EventDecoder:
             good = [at for at, row in enumerate(rows) if row not in bad]
             parsed, rows = [parsed[at] for at in good], [rows[at] for at in good]
         rejects.sort()
-        record_ms = np.array([batch.timestamps_ms[row] for row in rows], np.float64)
-        return self._columns(
-            parsed,
-            [batch.offsets[row] for row in rows],
-            rejects,
-            np.maximum(record_ms, 0.0) / 1000.0,
-        )._replace(ignored=ignored)
+        if suspects or foreign:
+            columns = _columns(parsed)
+        return self._batch(parsed, columns, batch, rows, rejects, ignored)
 
     def _suspects(
-        self, parsed: Sequence[Event], rows: Sequence[int], timestamps_ms: Sequence[int]
+        self, columns: Any, rows: Sequence[int], timestamps_ms: Sequence[int]
     ) -> list[int]:
-        """Positions in ``parsed`` that may break a rule, ascending."""
-        if not parsed:
+        """Positions in the parsed events that may break a rule, ascending."""
+        if not rows:
             return []
-        kind = np.array([KIND.get(event.event or "", -1) for event in parsed])
-        ts = np.array([event.ts or 0.0 for event in parsed])
-        record_ms = np.array([timestamps_ms[row] for row in rows], np.float64)
+        kind = np.array(list(map(_KIND_OR_NONE.__getitem__, columns.event)))
+        ts = np.array(columns.ts, np.float64)  # not a number where there is none
+        record_ms = np.array(timestamps_ms, np.float64)[rows]
         latest = np.where(record_ms > 0, record_ms / 1000.0 + self._future_s, _TS_MAX)
         bad = (kind < 0) | ~((ts >= _TS_MIN) & (ts <= latest)) | (kind >= _INTERNAL_FROM)
-        bad |= np.array([e.user_id is None and e.session_id is None for e in parsed])
-        bad |= np.array([e.item_id is None for e in parsed]) & _KIND_NEEDS_ITEM[kind]
-        for name in ("price", "quantity", "rating"):
-            numbers = np.array([getattr(e, name) or 0.0 for e in parsed])
-            bad |= ~((numbers >= 0.0) & (numbers <= _NUMBER_MAX))
-        for name in ("user_id", "session_id", "item_id", "event_id"):
-            ids = [getattr(e, name) for e in parsed]
-            odd = {value for value in set(ids) if value is not None and not self._good_id(value)}
+        bad |= _missing(columns.user_id) & _missing(columns.session_id)
+        bad |= _missing(columns.item_id) & _KIND_NEEDS_ITEM[kind]
+        for values in (columns.price, columns.quantity, columns.rating):
+            if not _absent(values):
+                numbers = np.array([value or 0.0 for value in values])
+                bad |= ~((numbers >= 0.0) & (numbers <= _NUMBER_MAX))
+        for ids in (columns.user_id, columns.session_id, columns.item_id, columns.event_id):
+            odd = self._odd_ids(ids)
             if odd:
                 bad |= np.array([value in odd for value in ids])
         return np.flatnonzero(bad).tolist()
 
+    def _odd_ids(self, values: _Column) -> set[str | int]:
+        """The ids that break a rule; all are looked at together, and again only if one does."""
+        ids = set(values)
+        ids.discard(None)
+        if not ids:
+            return ids
+        texts = _texts(tuple(ids))
+        if all(texts) and max(map(len, texts)) <= self._chars_max and "".join(texts).isprintable():
+            return set()
+        return {value for value in ids if not self._good_id(value)}
+
     def _parse(self, values: Sequence[bytes | None]) -> tuple[list[Event], list[int], list[Reject]]:
         try:
             if max(map(len, values), default=0) <= self._bytes_max:  # type: ignore[arg-type]
-                return [_decode(value) for value in values], list(range(len(values))), []  # type: ignore[arg-type]
+                # Plain ASCII cannot hide broken text in the fields that are skipped.
+                decode = _decode_ascii if b"".join(values).isascii() else _decode  # type: ignore[arg-type]
+                return list(map(decode, values)), list(range(len(values))), []  # type: ignore[arg-type]
         except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError):
             pass  # find out which ones, below
         parsed: list[Event] = []
@@ -247,74 +271,123 @@ class EventDecoder:
         text = value if isinstance(value, str) else str(value)
         return 0 < len(text) <= self._chars_max and text.isprintable()
 
-    def _columns(
+    def _batch(
         self,
         good: list[Event],
-        offsets: Sequence[int],
+        columns: Any,
+        batch: RawBatch,
+        rows: Sequence[int],
         rejects: list[Reject],
-        record_ts: NDArray[np.float64],
+        ignored: int,
     ) -> EventBatch:
+        """The checked events ``good``, and their ``columns``, in arrays."""
         events = np.zeros(len(good), EVENT)
-        texts = [_text(e.session_id if e.user_id is None else e.user_id) for e in good]
-        anonymous = [e.user_id is None for e in good]
-        items = ["" if e.item_id is None else _text(e.item_id) for e in good]
-        events["customer"] = [
-            stable_hash(text, seed) for text, seed in zip(texts, anonymous, strict=True)
-        ]
-        events["item"] = [self._item_hash(text) for text in items]
-        events["ts"] = [e.ts for e in good]
-        events["offset"] = offsets
-        events["kind"] = [KIND[e.event or ""] for e in good]
-        events["anonymous"] = anonymous
-        events["value"] = [
-            0.0 if e.price is None else e.price * (1.0 if e.quantity is None else e.quantity)
-            for e in good
-        ]
-        events["units"] = [1.0 if e.quantity is None else e.quantity for e in good]
-        events["session"] = [
-            0 if e.session_id is None else short_hash(_text(e.session_id)) for e in good
-        ]
-        events["event_id"] = [
-            0 if e.event_id is None else short_hash(_text(e.event_id)) for e in good
-        ]
-        events["list"] = [0 if e.list is None else _LISTS.get(e.list, 0) for e in good]
-        events["source"] = [
-            0 if e.list_source is None else _SOURCES.get(e.list_source, 0) for e in good
-        ]
-        segments = self._segments(good, events)
-        events["category"] = [0 if e.category is None else _category(e.category) for e in good]
-        customers = [
-            public_name(text, anonymous=unknown) if unknown or text[0] in "~=" else text
-            for text, unknown in zip(texts, anonymous, strict=True)
-        ]
+        if not good:
+            return EventBatch(events, [], [], rejects, np.zeros(0), {}, {}, good, ignored)
+        record_ms = np.array(batch.timestamps_ms, np.float64)[rows]
+        hashes, customers = _customers(columns, events)
+        events["customer"] = hashes
+        items = _texts(columns.item_id)
+        events["item"] = self._item_hashes(items)
+        events["ts"] = columns.ts
+        events["offset"] = np.array(batch.offsets, np.int64)[rows]
+        events["kind"] = list(map(_KIND_OR_NONE.__getitem__, columns.event))
+        units = _numbers(columns.quantity, 1.0)
+        events["value"] = _numbers(columns.price, 0.0) * units
+        events["units"] = units
+        for name, values in (("session", columns.session_id), ("event_id", columns.event_id)):
+            if not _absent(values):
+                events[name] = [short_hash(text) if text else 0 for text in _texts(values)]
+        for name, values, table in (
+            ("list", columns.list, _LISTS),
+            ("source", columns.list_source, _SOURCES),
+        ):
+            if not _absent(values):
+                events[name] = [table.get(v, 0) for v in values]
+        segments = self._segments(columns, events)
+        if not _absent(columns.category):
+            events["category"] = [0 if v is None else _category(v) for v in columns.category]
         internal = np.flatnonzero(events["kind"] >= _INTERNAL_FROM).tolist()
         data = {row: good[row].sa_data or "" for row in internal}
-        return EventBatch(events, customers, items, rejects, record_ts, data, segments, good)
+        record_ts = np.maximum(record_ms, 0.0) / 1000.0
+        return EventBatch(
+            events, customers, items, rejects, record_ts, data, segments, good, ignored
+        )
 
-    def _segments(self, good: Sequence[Event], events: NDArray[np.void]) -> dict[int, str]:
+    def _segments(self, columns: Any, events: NDArray[np.void]) -> dict[int, str]:
         """Fill the segments of ``events``; returns their texts by hash."""
         segments: dict[int, str] = {}
-        for k, field in enumerate(("channel", "region")):
-            texts = [getattr(e, field) for e in good]
-            if any(texts):
-                hashes = [self._segment_hash(text) for text in texts]
-                segments.update({key: text for text, key in zip(texts, hashes, strict=True) if key})
-                events["segment"][:, k] = hashes
+        for k, values in enumerate((columns.channel, columns.region)):
+            if _absent(values):
+                continue
+            texts = [text if type(text) is str else "" for text in values]
+            hashes = {text: self._segment_hash(text) for text in set(texts)}
+            segments.update({key: text for text, key in hashes.items() if key})
+            events["segment"][:, k] = list(map(hashes.__getitem__, texts))
         return segments
 
-    def _segment_hash(self, text: object) -> int:
+    def _segment_hash(self, text: str) -> int:
         """Of a channel or region; 0, none, where it cannot be part of a public key."""
-        return short_hash(text) if type(text) is str and self._good_id(text) else 0
+        return short_hash(text) if self._good_id(text) else 0
 
-    def _item_hash(self, text: str) -> int:
-        if not text:
-            return 0
-        known = self._items.get(text)
-        if known is None:
-            if len(self._items) >= _HASH_CACHE_MAX:
-                self._items.clear()
-            known = self._items[text] = stable_hash(text)
-        return known
+    def _item_hashes(self, texts: list[str]) -> list[int]:
+        known = self._items
+        fresh = set(texts) - known.keys()
+        if len(known) + len(fresh) > _HASH_CACHE_MAX:
+            known.clear()
+            fresh = set(texts)
+        known.update({text: stable_hash(text) if text else 0 for text in fresh})
+        return list(map(known.__getitem__, texts))
+
+
+def _columns(parsed: Sequence[Event]) -> Any:
+    """The fields of all events together: an :class:`Event` with a tuple in each field."""
+    if not parsed:
+        return Event()
+    columns: Any = zip(*map(msgspec.structs.astuple, parsed), strict=True)
+    return Event(*columns)
+
+
+def _texts(values: _Column) -> list[str]:
+    """The ids as text, "" for none; those that came as numbers in decimal digits."""
+    if set(map(type, values)) == {str}:
+        return list(values)
+    return ["" if value is None else _text(value) for value in values]
+
+
+def _absent(values: _Column) -> bool:
+    return values.count(None) == len(values)
+
+
+def _missing(values: _Column) -> NDArray[np.bool_]:
+    """Which of the values are none."""
+    if not values.count(None):
+        return np.zeros(len(values), np.bool_)
+    return np.array([value is None for value in values])
+
+
+def _numbers(values: _Column, otherwise: float) -> NDArray[np.float64]:
+    if _absent(values):
+        return np.full(len(values), otherwise)
+    return np.array([otherwise if value is None else value for value in values], np.float64)
+
+
+def _customers(columns: Any, events: NDArray[np.void]) -> tuple[list[int], list[str]]:
+    """Hashes and public names by event; says in ``events`` who is anonymous."""
+    names = _texts(columns.user_id)
+    if not all(names):
+        sessions = _texts(columns.session_id)
+        events["anonymous"] = [not user for user in names]
+        names = [
+            user or _ANONYMOUS + session for user, session in zip(names, sessions, strict=True)
+        ]
+    hashes, shown = {}, {}
+    for name in set(names):
+        anonymous = name[0] == _ANONYMOUS
+        text = name[1:] if anonymous else name
+        hashes[name] = stable_hash(text, int(anonymous))
+        shown[name] = public_name(text, anonymous=anonymous)
+    return list(map(hashes.__getitem__, names)), list(map(shown.__getitem__, names))
 
 
 def _text(value: str | int | None) -> str:
