@@ -79,16 +79,28 @@ def route_transitions(
     assert transitions.dtype == TRANSITION
     ids = np.concatenate((transitions["item"][:, None], transitions["previous"]), axis=1)
     owner, told = _owners(ids, partitions), _owners(snapshots["item"], partitions)
+    items = np.unique(ids)  # ascending, 0 for none
+    item_owner = _owners(items, partitions)
     names = dict(zip(events.events["item"].tolist(), events.items, strict=True))
     routed = []
-    for q in np.union1d(owner[owner >= 0], told[told >= 0]).tolist():
-        rows = transitions[(owner == q).any(axis=1)]
-        mine = sorted(set(ids[owner == q].tolist()))
-        texts = [names[key] for key in mine if key in names]
-        segments = [events.segments[key] for key in np.unique(rows["segment"]).tolist() if key]
-        about = snapshots[(told == q).any(axis=1)]
+    for q in range(partitions):
+        at, about = _with_any(owner, q), snapshots[_with_any(told, q)]
+        if not len(at) and not len(about):
+            continue
+        rows = transitions[at]
+        texts = [names[key] for key in items[item_owner == q].tolist() if key in names]
+        asked = np.unique(rows["segment"]).tolist() if events.segments else ()
+        segments = [events.segments[key] for key in asked if key]
         routed.append((q, encode_transitions(Transitions(source, rows, texts, about, segments))))
     return routed
+
+
+def _with_any(owners: NDArray[np.int64], q: int) -> NDArray[np.int64]:
+    """Rows of ``owners (n, k)`` in which ``q`` is."""
+    hit = np.zeros(len(owners), np.bool_)
+    for column in owners.T:  # few: faster than a reduction over a short axis
+        hit |= column == q
+    return np.flatnonzero(hit)
 
 
 def route_purchases(

@@ -261,8 +261,9 @@ class ItemTables:
 
     def set_names(self, ids: NDArray[np.uint64], names: Sequence[str]) -> None:
         """Remember the texts of item ids."""
-        for node, name in zip(self.ensure(ids).tolist(), names, strict=True):
-            self.names.set(node, name)
+        nodes = self.ensure(ids)
+        for k in np.flatnonzero(self.names.sizes[nodes] == 0).tolist():
+            self.names.set(int(nodes[k]), names[k])
 
     # -- blobs -------------------------------------------------------------------------------
 
