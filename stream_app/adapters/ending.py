@@ -42,6 +42,10 @@ def ends_in_time(worker: Any, stop_timeout_s: float) -> Any:
     class EndsInTime(worker):  # type: ignore[misc]
         """See :func:`ends_in_time`."""
 
+        def _setup_spinner_handler(self, *_: Any) -> None:
+            # Nobody sees it turn, and for it Faust has every library make its debug records.
+            self.spinner = None
+
         async def stop(self) -> None:
             """In good order, up to ``stop_timeout_s``."""
             end_within(stop_timeout_s, code=1, why="it was told to stop, and something hangs")
