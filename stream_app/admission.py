@@ -47,6 +47,6 @@ class Admission:
         if not denied.any():
             return users
         shown = users.copy()
-        for name in ("ring_n", "vector_n", "cart_n", "bought_n", "session_n"):
+        for name in ("ring_n", "vector_n", "cart_n", "bought_n", "session_n", "query_n"):
             shown[name][denied] = 0
         return shown

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.audience import Audience
-from stream_app.core.candidates import HOME
 from stream_app.core.catalog import Catalog
 from stream_app.core.content import ContentIndex
 from stream_app.core.drawing import NEAR_ITEMS, Drawn, draw_near, find_contexts, new_drawn
 from stream_app.core.embeddings import EmbeddingIndex
+from stream_app.core.list_kinds import HOME, KINDS_OF_LISTS, SEARCH, drawn_from
 from stream_app.core.model import CONTEXT_MAX, SEGMENTS_OF_EVENT
 from stream_app.core.neighbourhood import KNN_MAX, SNAPSHOT_ITEMS, draw_user_knn
 from stream_app.core.revisits import new_recent
 from stream_app.core.scoring import CONTENT, EMBEDDING, SEGMENT, SOURCES, TRENDING, USER_KNN
-from stream_app.core.scoring_extra import Extra, joined
+from stream_app.core.scoring_extra import Extra, joined, spread
 from stream_app.items import ItemReader
 
 _Trend = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
@@ -77,7 +77,8 @@ class Candidates:
         ``which`` are home lists where not given. ``segments (m, 2) uint32`` are hashes of the
         channel and the region each list is asked from; those of 0 are what the audience knows.
         """
-        if not len(rows) or not self._sources:
+        searches = np.flatnonzero(which == SEARCH) if which is not None else _NOTHING
+        if not len(rows) or not (self._sources or len(searches)):
             return None
         tables = self._items.tables
         if self._generation != tables.generation:
@@ -85,19 +86,30 @@ class Candidates:
             self._node_of_row[:] = -1
         ids = np.zeros((len(rows), CONTEXT_MAX), np.uint64)
         lists = np.full(len(rows), HOME, np.uint8) if which is None else which
-        find_contexts(users, rows, lists, self._recent, ids)
+        find_contexts(users, rows, KINDS_OF_LISTS["anchor"][lists], self._recent, ids)
         contexts = tables.lookup(ids.ravel()).reshape(ids.shape)
+        now = float(ts.max())
         parts = []
-        if SOURCES[USER_KNN] in self._sources:
-            parts.append(self._user_knn(users, rows, contexts, ts))
-        if SOURCES[CONTENT] in self._sources and self._catalog.rows_n:
-            parts.append(self._near_content(ids[:, :NEAR_ITEMS], contexts[:, :NEAR_ITEMS], ts))
-        if SOURCES[EMBEDDING] in self._sources:
-            parts.append(self._near_embedded(contexts[:, :NEAR_ITEMS], ts))
-        if SOURCES[SEGMENT] in self._sources:
-            parts.append(self._by_segment(self._known(segments, users, rows), float(ts.max())))
-        if SOURCES[TRENDING] in self._sources:
-            parts.append(self._trending(len(rows), float(ts.max())))
+        for source in (USER_KNN, CONTENT, EMBEDDING, SEGMENT, TRENDING):
+            at = drawn_from(source, lists) if SOURCES[source] in self._sources else _NOTHING
+            if not len(at):
+                continue
+            near, nearest = contexts[at], ids[at, :NEAR_ITEMS]
+            if source == USER_KNN:
+                part = self._user_knn(users, rows[at], near, ts[at])
+            elif source == CONTENT and self._catalog.rows_n:
+                part = self._near_content(nearest, near[:, :NEAR_ITEMS], ts[at])
+            elif source == EMBEDDING:
+                part = self._near_embedded(near[:, :NEAR_ITEMS], ts[at], now)
+            elif source == SEGMENT:
+                part = self._by_segment(self._known(segments[at], users, rows[at]), now)
+            elif source == TRENDING:
+                part = self._trending(len(at), now)
+            else:
+                continue
+            parts.append(spread(part, at, len(rows)))
+        if len(searches) and self._catalog.rows_n:
+            parts.append(spread(self._matching(users[rows[searches]]), searches, len(rows)))
         return joined([part for part in parts if len(part.nodes)], len(rows))
 
     def _compute_max(self, lists: int) -> int:
@@ -146,9 +158,22 @@ class Candidates:
         values = near.similarities.reshape(nodes.shape)
         return self._draw(contexts, nodes, values, ts, self._thin_moves, CONTENT)
 
-    def _near_embedded(self, contexts: NDArray[np.int64], ts: NDArray[np.float64]) -> Extra:
+    def _matching(self, users: NDArray[np.void]) -> Extra:
+        """What each of ``users`` searched for: matches by the words of the catalog."""
+        self._content.sync()
+        found = self._content.matching(users["query_word"], users["query_n"])
+        nodes = self._nodes_of(found.rows).reshape(found.rows.shape)
+        known = nodes >= 0
+        starts = np.zeros(len(users) + 1, np.int64)
+        np.cumsum(known.sum(axis=1), out=starts[1:])
+        n = int(starts[-1])
+        return Extra(starts, nodes[known], found.similarities[known], np.full(n, CONTENT, np.uint8))
+
+    def _near_embedded(
+        self, contexts: NDArray[np.int64], ts: NDArray[np.float64], now: float
+    ) -> Extra:
         near, cosines = self._embeddings.nearest(
-            contexts.ravel(), ts=float(ts.max()), compute_max=self._compute_max(len(contexts))
+            contexts.ravel(), ts=now, compute_max=self._compute_max(len(contexts))
         )
         nodes = near.astype(np.int64).reshape(*contexts.shape, -1)
         return self._draw(contexts, nodes, cosines.reshape(nodes.shape), ts, _ALWAYS, EMBEDDING)

@@ -17,6 +17,7 @@ from stream_app.formats import Formats
 from stream_app.formats.common import decoder, parse_reason
 from stream_app.hashing import given_name, public_name, short_hash, stable_hash
 from stream_app.ports import RawBatch
+from stream_app.searches import Searches
 from stream_app.settings import Settings
 from stream_app.wire import Event
 
@@ -112,6 +113,7 @@ class EventDecoder:
         self._chars_max = settings.id_chars_max
         self._future_s = settings.future_tolerance_s
         self._items: dict[str, int] = {}
+        self._searches = Searches()
         self.formats = Formats(settings.event_format)
 
     def decode(self, batch: RawBatch) -> EventBatch:
@@ -304,6 +306,7 @@ class EventDecoder:
         ):
             if not _absent(values):
                 events[name] = [table.get(v, 0) for v in values]
+        self._searches.fill(events, columns.query)
         segments = self._segments(columns, events)
         if not _absent(columns.category):
             events["category"] = [0 if v is None else _category(v) for v in columns.category]

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from stream_app.candidates import Candidates
 from stream_app.core.journey import Journey
+from stream_app.core.list_kinds import KINDS_OF_LISTS, possible, sizes
 from stream_app.core.merchandising import RULES_POOL, Merchandise
 from stream_app.core.ranking import LISTS, Lists, Ranker
-from stream_app.core.scoring_extra import joined
+from stream_app.core.scoring_extra import Extra, joined, spread
 from stream_app.items import ItemReader
 from stream_app.offers import Offers
 from stream_app.settings import Settings
@@ -53,14 +54,18 @@ class Listing:
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], Lists]:
         """Owner, kind and entries of the lists that customers have in their journey's step.
 
+        Those that they gave no reason for yet are left out: nothing in the cart, nothing searched.
+
         ``shown`` are the same ``users`` as far as they let themselves be known, ``segments (n, 2)``
         where they are.
         """
-        owners, where = np.nonzero(self._journey.lists[users["step"]])
+        view = self._offers.view()
+        wanted = self._journey.lists[users["step"]]
+        owners, where = np.nonzero(possible(wanted, shown, searchable=len(view.flags) > 0))
         kinds, times = where.astype(np.uint8), users["last_ts"][owners]
         outside = (
             self._candidates.draw(shown, owners, kinds, times, segments[owners]),
-            self._offers.exploration(shown, owners, kinds),
+            self._exploration(shown, owners, kinds),
         )
         rules = self._merchandise if self._merchandise and self._merchandise.rules else None
         size = self._size
@@ -74,11 +79,20 @@ class Listing:
             self._items.popular(),
             joined([e for e in outside if e is not None], len(owners)),
             blend if self._blending else None,
-            catalog=self._offers.view(),
+            catalog=view,
             fallback=self._offers.fallback(),
         )
         if rules:
             steps = [self._journey.names[step] for step in users["step"][owners].tolist()]
             places = [(LISTS[kind], step) for kind, step in zip(kinds.tolist(), steps, strict=True)]
             lists = rules.apply(lists, self._items.tables, places, times, size=size)
+            lists = lists._replace(counts=np.minimum(lists.counts, sizes(size)[kinds]))
         return owners, kinds, lists
+
+    def _exploration(
+        self, users: NDArray[np.void], owners: NDArray[np.int64], kinds: NDArray[np.uint8]
+    ) -> Extra | None:
+        """New items, for the lists in which they may be tried."""
+        at = np.flatnonzero(KINDS_OF_LISTS["filled"][kinds])
+        extra = self._offers.exploration(users, owners[at], kinds[at])
+        return None if extra is None else spread(extra, at, len(owners))

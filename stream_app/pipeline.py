@@ -19,6 +19,7 @@ from stream_app.core.agenda import Agenda
 from stream_app.core.hybrid import decode_blend, learn_blend, new_blend
 from stream_app.core.journey import Journey, deadlines
 from stream_app.core.learn import APPLIED, Learned, learn
+from stream_app.core.list_kinds import own_items
 from stream_app.core.merchandising import Merchandise
 from stream_app.core.ranking import Ranker
 from stream_app.core.state import PARTITION, decode_partition, decode_users
@@ -259,9 +260,8 @@ class Learn:
             for k, blob in zip(missing, read, strict=True):
                 blobs[k] = blob
         users = decode_users(ids, blobs)
-        context = np.concatenate(
-            (users["ring_item"].ravel(), users["cart_item"].ravel(), events.events["item"])
-        )
+        own = own_items(users, self.journey.lists)
+        context = np.concatenate((own, events.events["item"]))
         clicks, _ = await asyncio.gather(
             self._links(events, rows, users),
             retrying(lambda: self._items.load(context), "reading items"),

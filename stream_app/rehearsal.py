@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from stream_app.composition import Stages
 from stream_app.core.hybrid import new_blend
+from stream_app.core.list_kinds import own_items
 from stream_app.core.merchandising import Merchandise
 from stream_app.core.ranking import LISTS
 from stream_app.core.state import decode_users, new_partition
@@ -40,7 +41,7 @@ async def rehearse(
     users = decode_users(key, await store.load(USERS, [partition], [key[0].tobytes()]))
     if not users["events"][0]:
         raise StreamAppError(f"nothing is known of customer {customer!r}: no event was applied")
-    context = np.concatenate((users["ring_item"].ravel(), users["cart_item"].ravel()))
+    context = own_items(users, stages.learn.journey.lists)
     rules = stages.merchandise.rules
     rehearsed = Merchandise(stages.merchandise.catalog)
     listing = stages.learn.listing.under(rehearsed)

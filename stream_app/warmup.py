@@ -44,7 +44,9 @@ async def _run(settings: Settings) -> None:
         stages = compose(settings, store=store, public=MemoryPublic(), log=log, clock=time.time)
         await stages.learn.assign(0)
         await stages.relate.assign(0)
-        stages.catalog.upsert([CatalogItem("1", stock=0.0)])
+        stages.catalog.upsert(
+            [CatalogItem("1", title="shoe", stock=0.0), CatalogItem("2", title="shoe")]
+        )
         stages.withdraw.follow(stages.learn)
         values = [_event(k) for k in range(first, first + 100)]
         await stages.learn.process(_batch(settings.clickstream_topic, first, values))
@@ -61,6 +63,7 @@ def _event(k: int) -> bytes:
             "event_id": k,
             "user_id": k // len(KINDS) % 3,
             "item_id": k * 7 % 10,
+            "query": "shoe",
             "price": 1.0,
             "ts": _TS + k,
         }

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from stream_app.adapters.partitioning import partition_of
 from stream_app.commands.console import command, console, plain
-from stream_app.core.candidates import HOME
 from stream_app.core.hybrid import BLENDED, decode_blend, new_blend, trust
+from stream_app.core.list_kinds import HOME
 from stream_app.core.model import Model
 from stream_app.core.ranking import Ranker
 from stream_app.core.rules import BARS, bar

@@ -3,10 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.anchors import anchors_of
 from stream_app.core.item_index import find
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import kernel
 from stream_app.core.model import Model
-from stream_app.core.revisits import Recent, Row, recent_items
+from stream_app.core.revisits import Recent, Row
 from stream_app.core.scoring import (
     FORWARD,
     TWO_HOP,
@@ -18,13 +19,11 @@ from stream_app.core.scoring import (
 )
 from stream_app.core.scoring_extra import Added, place_added
 
-HOME, CART = range(2)
-
 
 @kernel
 def context_of(
     user: Row,
-    which: int,
+    anchor: int,
     keys: NDArray[np.uint64],
     slots: NDArray[np.int32],
     recent: Recent,
@@ -32,18 +31,13 @@ def context_of(
 ) -> tuple[int, int]:
     """Nodes that candidates are drawn from, newest first; how many, and how many may come back.
 
-    The last items of earlier sessions fill what the current one leaves free: half of a shop's
-    sessions are too short to say what they are about.
+    ``anchor`` is that of a list's kind. The last items of earlier sessions fill what the current
+    one leaves free: half of a shop's sessions are too short to say what they are about.
     """
-    if which == CART:
-        n = signed(user.cart_n)
-        for k in range(n):
-            context[k] = find(keys, slots, user.cart_item[n - 1 - k])
-        return n, 0
-    n, _ = recent_items(user, recent)
+    n, own_n = anchors_of(user, anchor, recent)
     for k in range(n):
         context[k] = find(keys, slots, recent.items[k])
-    return n, n
+    return n, own_n
 
 
 @kernel

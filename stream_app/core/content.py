@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.arena import grown
-from stream_app.core.catalog import EMBEDDED, Catalog
+from stream_app.core.catalog import EMBEDDED, LISTED, Catalog
 from stream_app.core.inverted import (
     BANDS,
     LINKS,
@@ -27,6 +27,7 @@ from stream_app.core.inverted import (
     without_unused,
 )
 from stream_app.core.jit import kernel
+from stream_app.core.matching import MATCHES_MAX, find_matches
 
 NEIGHBOURS_MAX = 16  # content neighbours kept per item
 BAND_BITS = 8
@@ -191,6 +192,7 @@ class ContentIndex:
         self._seen = np.zeros(64, np.int32)  # work space, zero between calls, like _marked
         self._found = np.zeros(2 * WALK_MAX, np.int32)
         self._marked = np.zeros(1024)
+        self._gained = np.zeros(64)
 
     def sync(self) -> None:
         """Take in what changed in the catalog since the last call."""
@@ -248,6 +250,33 @@ class ContentIndex:
         missing = at != rows
         near = Nearest(self._near.rows[at], self._near.similarities[at])
         near.rows[missing], near.similarities[missing] = -1, 0.0
+        return near
+
+    def matching(self, queries: NDArray[np.uint32], counts: NDArray[np.uint8]) -> Nearest:
+        """What searches for ``queries (n, QUERY_MAX)``, hashed words, mean: ``(n, MATCHES_MAX)``.
+
+        Only items that may be listed. See :func:`~stream_app.core.matching.find_matches`.
+        """
+        n = len(queries)
+        near = Nearest(
+            np.full((n, MATCHES_MAX), -1, np.int32), np.zeros((n, MATCHES_MAX), np.float32)
+        )
+        described = self._describe()
+        if len(self._gained) < len(described.length):
+            self._gained = np.zeros(len(described.length))
+        find_matches(
+            self._postings,
+            described.weight,
+            described.length,
+            self.catalog.ids,
+            self.catalog.flags,
+            LISTED,
+            queries,
+            counts,
+            self._gained,
+            self._found,
+            *near,
+        )
         return near
 
     @property

@@ -6,10 +6,10 @@ import numpy as np
 
 from stream_app.core.bounded import drop_at, index_of
 from stream_app.core.jit import kernel, signed
-from stream_app.core.model import BOUGHT_MAX, CART_MAX, KIND, RING_MAX, VECTOR_MAX
+from stream_app.core.model import BOUGHT_MAX, CART_MAX, KIND, QUERY_MAX, RING_MAX, VECTOR_MAX
 
 _ADD, _REMOVE = KIND["add_to_cart"], KIND["remove_from_cart"]
-_PURCHASE, _REFUND = KIND["purchase"], KIND["refund"]
+_PURCHASE, _REFUND, _SEARCH = KIND["purchase"], KIND["refund"], KIND["search"]
 FIRST_OF_SESSION = 0x80  # in ring_kind, beside the kind: it was paired with nothing before
 Row = Any  # one record of a structured array, as numba sees it
 
@@ -97,6 +97,17 @@ def keep_books(user: Row, event: Row) -> None:
         at = index_of(user.bought_item, user.bought_n, event.item)
         if at >= 0:
             user.bought_n = drop_at(user.bought_item, user.bought_n, at)
+
+
+@kernel
+def note_query(user: Row, event: Row) -> None:
+    """The words of a search, until the next one or the end of the session."""
+    if event.kind == _SEARCH:
+        n = 0
+        while n < QUERY_MAX and event.query[n] != 0:
+            user.query_word[n] = event.query[n]
+            n += 1
+        user.query_n = n
 
 
 @kernel

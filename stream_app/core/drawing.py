@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel, signed
+from stream_app.core.anchors import anchors_of
+from stream_app.core.jit import kernel
 from stream_app.core.model import CONTEXT_MAX
-from stream_app.core.revisits import Recent, recent_items
+from stream_app.core.revisits import Recent
 from stream_app.core.scoring import Floats
 
 NEAR_ITEMS = 3  # recent items whose content and embedding neighbours are candidates
-_CART_LIST = 1  # of core.candidates: drawn from the cart
 Row = Any
 
 
@@ -34,21 +34,15 @@ class Drawn(NamedTuple):
 def find_contexts(
     users: NDArray[np.void],
     rows: NDArray[np.int64],
-    which: NDArray[np.uint8],
+    anchors: NDArray[np.uint8],
     recent: Recent,
     out: NDArray[np.uint64],
 ) -> None:
-    """Ids of each list's recent items, newest first, into ``out (m, CONTEXT_MAX)``, 0 none."""
+    """Ids of what each list is drawn from, by its ``anchors``, into ``out (m, CONTEXT_MAX)``."""
     for i in range(len(rows)):
-        user = users[rows[i]]
-        if which[i] == _CART_LIST:
-            n = signed(user.cart_n)
-            for k in range(min(n, CONTEXT_MAX)):
-                out[i, k] = user.cart_item[n - 1 - k]
-        else:
-            n, _ = recent_items(user, recent)
-            for k in range(min(n, CONTEXT_MAX)):
-                out[i, k] = recent.items[k]
+        n, _ = anchors_of(users[rows[i]], anchors[i], recent)
+        for k in range(min(n, CONTEXT_MAX)):
+            out[i, k] = recent.items[k]
 
 
 @kernel

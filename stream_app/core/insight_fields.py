@@ -47,7 +47,9 @@ USER_FIELDS: list[tuple[str, str]] = [
     ("action_propensity", "f4"),
     ("action_value", "f4"),
     ("session_value", "f4"),  # bought in the session
-    ("reserved_insight", "f4"),
+    ("query_n", "u1"),  # words of the session's last search, see core.state
+    ("reserved_insight", "u1"),
+    ("reserved_insight_2", "u2"),
     ("session_moves", "u2"),  # events in the session that say what the customer does
     ("moment_n", "u2"),  # moments that the sampled one stands for
     ("week_n", "u2"),
@@ -101,7 +103,7 @@ USER_COUNTERS: list[tuple[str, str]] = [
 
 # Every field of a customer that depends on what the partition has learned, and on when.
 USER_NAMES = (
-    *(name for name, _ in USER_FIELDS + USER_COUNTERS),
+    *(name for name, _ in USER_FIELDS + USER_COUNTERS if name != "query_n"),
     *(name for name, _, _ in USER_ARRAYS),
     "action_step",
     "exposed",

@@ -19,6 +19,7 @@ from stream_app.core.customer import (
     keep_books,
     note_category,
     note_event,
+    note_query,
 )
 from stream_app.core.insight import (
     Policy,
@@ -47,6 +48,7 @@ from stream_app.core.model import (
     KIND,
     KIND_WEIGHTS,
     PREVIOUS_MAX,
+    QUERY_MAX,
     SEGMENTS_OF_EVENT,
     Model,
 )
@@ -83,6 +85,7 @@ EVENT = np.dtype(
         ("event_id", "u4"),
         ("category", "u4"),
         ("segment", "u4", (SEGMENTS_OF_EVENT,)),  # hashes of channel and region
+        ("query", "u4", (QUERY_MAX,)),  # hashes of the words of a search, 0 after the last
         ("kind", "u1"),
         ("anonymous", "u1"),
         ("list", "u1"),  # number + 1 of the list of ours that the event is about, 0 = none
@@ -148,6 +151,7 @@ def _enter_session(user: Row, event: Row, model: Model, plan: Plan) -> None:
         user.category_views = 0
         user.session_n = 0
         user.session_events = 0
+        user.query_n = 0
         if user.events == 0:
             user.first_ts = event.ts
             user.step = plan.start
@@ -312,6 +316,7 @@ def learn_events(
         decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         returning = chosen and _is_in_session(user, event.item)
         keep_books(user, event)
+        note_query(user, event)
         if chosen:
             _choose(user, part, event, weight, learn_globals, snapshots[e], out[n])
             n += 1

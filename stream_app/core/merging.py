@@ -95,6 +95,9 @@ def merge_customers(user: Row, other: Row, model: Model) -> None:
     user.seen_n = _joined(
         other.seen, signed(other.seen_n), user.seen, signed(user.seen_n), user.seen[:0]
     )
+    if other.query_n > 0 and (later or (same and user.query_n == 0)):
+        user.query_n = other.query_n
+        user.query_word[:] = other.query_word
     last_ts = max(user.last_ts, other.last_ts)
     decay_vector(user, last_ts - user.last_ts, model.vector_half_life_s)
     decay_vector(other, last_ts - other.last_ts, model.vector_half_life_s)

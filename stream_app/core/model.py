@@ -63,6 +63,7 @@ VECTOR_MAX = 12  # entries of the sparse user vector
 SEGMENTS_OF_EVENT = 2  # channel and region
 CART_MAX = 10
 BOUGHT_MAX = 10
+QUERY_MAX = 8  # words of a search that are kept
 STEPS_MAX = 16  # steps of a journey
 
 

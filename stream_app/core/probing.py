@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.candidates import HOME, context_of, gather
+from stream_app.core.candidates import context_of, gather
 from stream_app.core.jit import kernel
+from stream_app.core.list_kinds import RECENT
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 from stream_app.core.revisits import Recent
 from stream_app.core.scoring import DIRECT, FORWARD, POPULAR, TWO_HOP, Floats, View, Work, place_of
@@ -81,7 +82,7 @@ def probe_batch(
     places = np.zeros(RING_MAX, np.int64)
     totals = np.zeros(out.shape[1])
     for i in range(len(users)):
-        context_n, own_n = context_of(users[i], HOME, keys, slots, recent, context)
+        context_n, own_n = context_of(users[i], RECENT, keys, slots, recent, context)
         own, target = context[:own_n], targets[i]
         again = target < 0
         for q in range(own_n):

@@ -6,12 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.candidates import CART, HOME, context_of, gather
+from stream_app.core.candidates import context_of, gather
 from stream_app.core.catalog import CatalogView
 from stream_app.core.hybrid import ASLEEP, ranking_weights
 from stream_app.core.jit import kernel
+from stream_app.core.list_kinds import KINDS_OF_LISTS, LISTS, POPULAR_SEEDS, sizes
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 from stream_app.core.probing import probe_batch
+from stream_app.core.restricting import name_own, restrict, seeds_of, weights_of
 from stream_app.core.revisits import Recent, new_recent
 from stream_app.core.rules import Rules, make_rules
 from stream_app.core.scoring import (
@@ -38,8 +40,7 @@ from stream_app.core.shaping import (
 )
 from stream_app.core.tables import ItemTables
 
-LISTS = ("home", "cart")
-assert (LISTS[HOME], LISTS[CART]) == ("home", "cart")
+__all__ = ["LISTS", "Lists", "Popular", "Ranker", "rank_batch"]
 
 
 class Popular(NamedTuple):
@@ -71,6 +72,8 @@ def rank_batch(
     users: NDArray[np.void],
     rows: NDArray[np.int64],
     which: NDArray[np.uint8],
+    kinds: NDArray[np.void],
+    rooms: NDArray[np.int64],
     ts: NDArray[np.float64],
     growth: NDArray[np.float64],
     partition: NDArray[np.void],
@@ -83,16 +86,20 @@ def rank_batch(
     work: Work,
     out: Lists,
 ) -> None:
-    """Fill ``out[i]`` with list ``which[i]`` of ``users[rows[i]]``."""
-    context = np.zeros(RING_MAX, np.int64)
+    """Fill ``out[i]`` with list ``which[i]`` of ``users[rows[i]]``, ``rooms[which[i]]`` at most."""
+    context, seeds = np.zeros(RING_MAX, np.int64), np.zeros(RING_MAX, np.int64)
+    step_weights = np.zeros(SOURCES_N)
     added_factors = np.zeros(SOURCES_N)
     forced = np.zeros(out.nodes.shape[1], np.int64)
     for i in range(len(rows)):
-        user, g = users[rows[i]], growth[i]
-        step_weights = weights[user.step]
-        context_n, own_n = context_of(user, which[i], keys, slots, recent, context)
+        user, g, kind = users[rows[i]], growth[i], kinds[which[i]]
+        weights_of(kind, weights[user.step], step_weights)
+        context_n, own_n = context_of(user, kind.anchor, keys, slots, recent, context)
+        anchors = context[:context_n]
         near = context[: min(context_n, CONTEXT_MAX)]
-        n = gather(view, near, context[:own_n], popular, extra, i, g, model, step_weights, work)
+        own_seeds = seeds[: seeds_of(kind, user, anchors, keys, slots, seeds)]
+        more = popular if kind.seeds == POPULAR_SEEDS else own_seeds
+        n = gather(view, near, context[:own_n], more, extra, i, g, model, step_weights, work)
         share = model.blend_share * confidence(view, near, g, model)
         factors = scales(n, step_weights, share, work)
         blend_tables(n, factors, work)
@@ -100,9 +107,15 @@ def rank_batch(
             added_scales(extra, i, step_weights, share, added_factors)
             blend_added(extra, i, added_factors, n, work)
         use_revisits(view, context, own_n, recent, partition[0], g, model, step_weights, work, n)
+        if not kind.plain:
+            restrict(
+                kind, shape.rules, shape.catalog, view.nodes, user, ts[i], anchors, own_seeds,
+                extra, i, share * step_weights.sum(), work, n,
+            )  # fmt: skip
+        room = rooms[which[i]]
         count = shape_list(
-            view.nodes, work, n, shape, extra, i, user, which[i], ts[i], out.nodes[i],
-            out.scores[i], forced,
+            view.nodes, work, n, shape, extra, i, user, which[i], kind.filled != 0, ts[i],
+            out.nodes[i, :room], out.scores[i], forced,
         )  # fmt: skip
         out.counts[i] = count
         explain(
@@ -121,6 +134,7 @@ def rank_batch(
             out.sources[i],
             out.because[i],
         )
+        name_own(kind, own_seeds, out.nodes[i, :count], out.sources[i], out.because[i])
         for k in range(count):
             if forced[k] >= 0:
                 out.sources[i, k], out.because[i, k] = forced[k], -1
@@ -189,6 +203,8 @@ class Ranker:
             users,
             rows,
             which,
+            KINDS_OF_LISTS,
+            sizes(k),
             ts,
             tables.growths(ts),
             partition,

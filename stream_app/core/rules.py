@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.bounded import index_of
-from stream_app.core.candidates import CART
 from stream_app.core.catalog import AVAILABLE, DELETED, HIDDEN, CatalogView
 from stream_app.core.hash_index import HashIndex
 from stream_app.core.item_index import find
 from stream_app.core.jit import kernel, signed
+from stream_app.core.list_kinds import CART, CART_ITEMS
 from stream_app.core.model import KIND
 from stream_app.core.revisits import Row
 
@@ -107,7 +107,7 @@ def make_rules(
 
 
 @kernel
-def _cycle_s(rules: Rules, catalog: CatalogView, row: int) -> Any:
+def cycle_s(rules: Rules, catalog: CatalogView, row: int) -> Any:
     """How long an item stays away once bought: as its category does, else as all do."""
     if row >= 0:
         for k in range(len(rules.cycle_category)):
@@ -120,7 +120,7 @@ def _cycle_s(rules: Rules, catalog: CatalogView, row: int) -> Any:
 
 
 @kernel
-def _bought_at(user: Row, item: int) -> float:
+def bought_at(user: Row, item: int) -> float:
     """When the customer bought it last; their last purchase when that is no longer kept."""
     for k in range(signed(user.ring_n) - 1, -1, -1):
         if user.ring_item[k] == item and user.ring_kind[k] & _KIND_BITS == _PURCHASE:
@@ -145,11 +145,13 @@ def bar(rules: Rules, catalog: CatalogView, user: Row, which: int, ts: float, it
             return _PRICE
     if find(rules.excluded_keys, rules.excluded_slots, item) >= 0:
         return _EXCLUDED
+    if which == CART_ITEMS:  # they chose it, and are reminded of it
+        return 0
     if (rules.cart or which == CART) and index_of(user.cart_item, user.cart_n, item) >= 0:
         return _IN_CART
     cycles = rules.bought_s > 0.0 or len(rules.cycle_s) > 0
     bought = cycles and index_of(user.bought_item, user.bought_n, item) >= 0
-    if bought and ts - _bought_at(user, item) < _cycle_s(rules, catalog, row):
+    if bought and ts - bought_at(user, item) < cycle_s(rules, catalog, row):
         return _BOUGHT
     if rules.seen and index_of(user.ring_item, user.ring_n, item) >= 0:
         return _SEEN

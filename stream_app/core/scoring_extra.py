@@ -54,6 +54,23 @@ def added(extra: Extra | None, lists: int) -> Added:
     return Added(extra.starts, extra.nodes, extra.values, extra.sources, because)
 
 
+def spread(part: Extra, at: NDArray[np.int64], lists: int) -> Extra:
+    """Candidates of the lists ``at``, ascending, as those of all ``lists``.
+
+    >>> nodes = np.arange(2)
+    >>> part = Extra(np.array([0, 2]), nodes, np.ones(2, "f4"), np.full(2, 6, np.uint8))
+    >>> spread(part, np.array([1]), 3).starts.tolist()
+    [0, 0, 2, 2]
+    """
+    if len(at) == lists:
+        return part
+    sizes = np.zeros(lists, np.int64)
+    sizes[at] = np.diff(part.starts)
+    starts = np.zeros(lists + 1, np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    return part._replace(starts=starts)
+
+
 def joined(parts: list[Extra], lists: int) -> Extra | None:
     """The candidates of several sources for the same ``lists``; ``None`` when there are none.
 

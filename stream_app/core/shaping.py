@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.candidates import CART
 from stream_app.core.catalog import Catalog, CatalogView
 from stream_app.core.item_index import find
 from stream_app.core.jit import kernel, signed
+from stream_app.core.list_kinds import CART
 from stream_app.core.revisits import Row
 from stream_app.core.rules import Rules, bar
 from stream_app.core.scoring import EXPLORATION, Work
@@ -295,6 +295,7 @@ def shape_list(
     which_list: int,
     user: Row,
     which: int,
+    filled: bool,
     ts: float,
     out: NDArray[np.int64],
     scores: NDArray[np.float64],
@@ -302,7 +303,8 @@ def shape_list(
 ) -> int:
     """List ``which`` of ``user`` into ``out (k,)`` and ``scores``; returns how many entries it has.
 
-    ``forced`` tells the source of entries that are not there for their score, else ``BY_SCORE``.
+    ``forced`` tells the source of entries that are not there for their score, else ``BY_SCORE``;
+    only lists that are ``filled`` have some.
     """
     rules, catalog, pool = shape.rules, shape.catalog, shape.pool
     checked = shape.checked or which == CART
@@ -316,7 +318,8 @@ def shape_list(
             nodes, work, n, checked, rules, catalog, user, which, ts, pool.nodes, pool.scores
         )  # fmt: skip
         count = take_best(nodes, pool, m, rules, catalog, out, scores)
-    if (rules.exploration > 0.0) | ((count < len(out)) & (len(shape.fallback.nodes) > 0)):
+    short = (count < len(out)) & (len(shape.fallback.nodes) > 0)
+    if filled and ((rules.exploration > 0.0) | short):
         count = fill(
             nodes, extra, which_list, shape.fallback, rules, catalog, user, which, ts, count,
             out, scores, forced,

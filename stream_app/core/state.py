@@ -19,6 +19,7 @@ from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
     KINDS,
+    QUERY_MAX,
     RING_MAX,
     SEEN_MAX,
     STEPS_MAX,
@@ -28,7 +29,8 @@ from stream_app.core.revisits import REVISIT_WEIGHTS_N
 from stream_app.core.schema_1 import PARTITION_1, USER_1
 from stream_app.errors import SchemaUnknown
 
-USER_SCHEMA = 2
+USER_SCHEMA = 3
+_READ_AS_IS = (2, USER_SCHEMA)  # what schema 2 did not have was zero: no words of a search
 PARTITION_SCHEMA = 2
 
 # The first fields are always stored, the arrays at the end only as far as they are filled.
@@ -76,6 +78,7 @@ USER = np.dtype(
         *USER_ARRAYS[1:3],
         ("ring_ts", "u4", (RING_MAX,)),
         ("seen", "u4", (SEEN_MAX,)),  # hashes of the last event ids, oldest first
+        ("query_word", "u4", (QUERY_MAX,)),  # hashes of words searched for in this session
         ("ring_kind", "u1", (RING_MAX,)),  # with FIRST_OF_SESSION of core.learn
         *USER_ARRAYS[3:],
     ],
@@ -107,6 +110,7 @@ _COUNTED = {
     "ring_ts": "ring_n",
     "ring_kind": "ring_n",
     "seen": "seen_n",
+    "query_word": "query_n",
     "vector_item": "vector_n",
     "vector_weight": "vector_n",
     "cart_item": "cart_n",
@@ -180,7 +184,7 @@ def encode_users(users: NDArray[np.void], names: Sequence[bytes] | None = None) 
 
     >>> state = new_users(np.array([7], np.uint64))
     >>> len(encode_users(state)[0]), encode_users(state, [b"anna"])[0][-4:], USER.itemsize
-    (232, b'anna', 984)
+    (232, b'anna', 1016)
     """
     full = users.view(np.uint8).reshape(len(users), USER.itemsize)
     out = np.empty(full.size, np.uint8)
@@ -198,7 +202,7 @@ def customer_name(blob: bytes) -> bytes:
     >>> customer_name(encode_users(new_users(np.array([7], np.uint64)), [b"anna"])[0])
     b'anna'
     """
-    if blob[0] != USER_SCHEMA:
+    if blob[0] not in _READ_AS_IS:
         return b""
     header, arrays = _LAYOUT
     return blob[header + sum(size * blob[count] for _, size, count in arrays.tolist()) :]
@@ -207,7 +211,7 @@ def customer_name(blob: bytes) -> bytes:
 def fits(blob: bytes) -> bool:
     """Whether ``blob`` is a whole record of this schema: what came by wire may be anything."""
     header, arrays = _LAYOUT
-    if len(blob) < header or blob[0] != USER_SCHEMA:
+    if len(blob) < header or blob[0] not in _READ_AS_IS:
         return False
     ends = [*arrays[1:, 0].tolist(), USER.itemsize]
     sizes = [size * blob[count] for _, size, count in arrays.tolist()]
@@ -239,8 +243,8 @@ def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
 def decode_users(ids: NDArray[np.uint64], blobs: Sequence[bytes | None]) -> NDArray[np.void]:
     """``(n,) USER`` records from blobs; ``None`` is a new customer.
 
-    Blobs of schema 1 are migrated. Raises :class:`~stream_app.errors.SchemaUnknown` for a blob of
-    a newer release.
+    Blobs of older schemas are migrated. Raises :class:`~stream_app.errors.SchemaUnknown` for one
+    of a newer release.
     """
     users = new_users(ids)
     known = [(row, blob) for row, blob in enumerate(blobs) if blob]
@@ -249,8 +253,9 @@ def decode_users(ids: NDArray[np.uint64], blobs: Sequence[bytes | None]) -> NDAr
     for schema in {blob[0] for _, blob in known}:
         some = [(row, blob) for row, blob in known if blob[0] == schema]
         rows = np.array([row for row, _ in some], np.int64)
-        if schema == USER_SCHEMA:
+        if schema in _READ_AS_IS:
             unpack_users([blob for _, blob in some], rows, users, _LAYOUT)
+            users["schema"][rows] = USER_SCHEMA
         elif schema == 1:
             users[rows] = migrated_users([blob for _, blob in some])
         else:

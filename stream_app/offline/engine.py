@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
 from stream_app.candidates import GIVEN, Candidates
 from stream_app.composition import Stages, compose
-from stream_app.core.candidates import HOME
 from stream_app.core.catalog import CatalogItem
+from stream_app.core.list_kinds import HOME
 from stream_app.core.model import SEGMENTS_OF_EVENT, Model
 from stream_app.core.ranking import Ranker
 from stream_app.core.rules import Rules

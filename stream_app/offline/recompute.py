@@ -102,6 +102,7 @@ class Customers:
         event_id: int,
         category: int,
         segment: Sequence[int],
+        query: Sequence[int],
         kind_number: int,
         anonymous: int,
         _list: int,
@@ -133,6 +134,8 @@ class Customers:
         fade(who, ts, self.model)
         session_items = [visit.item for visit in who.visits[len(who.visits) - who.in_session :]]
         keep_books(who, kind, item, value, ts)
+        if kind == "search":
+            who.query = [word for word in query if word]
         if item and weight > 0:
             nearest = tuple(session_items[::-1][:PREVIOUS_MAX])
             self._moves.append((item, nearest, ts, offset, weight, tuple(segment)))
@@ -225,6 +228,7 @@ class Customers:
             who.sessions += 1
             who.session_start = ts
             who.in_session = who.session_events = who.category_views = 0
+            who.query = []
             if not who.events:
                 who.entered_at = who.first_ts = ts
                 who.step = who.previous_step = self._plan.start

@@ -75,6 +75,7 @@ class Customer:
     cart: list[int] = field(default_factory=list)
     bought: list[int] = field(default_factory=list)
     vector: dict[int, np.float32] = field(default_factory=dict)
+    query: list[int] = field(default_factory=list)
 
     def blob(self) -> bytes:
         """The state as the stream stores it."""
@@ -89,6 +90,7 @@ class Customer:
             "ring_ts": ("ring_n", [int(visit.ts) for visit in self.visits]),
             "ring_kind": ("ring_n", [visit.code() for visit in self.visits]),
             "seen": ("seen_n", self.seen),
+            "query_word": ("query_n", self.query),
             "cart_item": ("cart_n", self.cart),
             "bought_item": ("bought_n", self.bought),
             "vector_item": ("vector_n", list(self.vector)),
@@ -177,6 +179,7 @@ def customer_of(blob: bytes) -> Customer:
         name, opens = KINDS[kind & ~FIRST_OF_SESSION], bool(kind & FIRST_OF_SESSION)
         who.visits.append(Visit(item, float(ts), name, opens))
     who.seen = user["seen"][: user["seen_n"]].tolist()
+    who.query = user["query_word"][: user["query_n"]].tolist()
     who.cart = user["cart_item"][: user["cart_n"]].tolist()
     who.bought = user["bought_item"][: user["bought_n"]].tolist()
     k = int(user["vector_n"])
@@ -201,6 +204,8 @@ def merge(who: Customer, other: Customer, model: Model) -> None:
     who.cart = _joined(other.cart, who.cart, done)[-CART_MAX:]
     who.bought = _joined(other.bought, who.bought, [])[-BOUGHT_MAX:]
     who.seen = _joined(other.seen, who.seen, [])[-SEEN_MAX:]
+    if other.query and (later or (same and not who.query)):
+        who.query = other.query
     last_ts = max(who.last_ts, other.last_ts)
     for one in (who, other):
         fade(one, last_ts, model)

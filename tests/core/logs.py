@@ -44,6 +44,9 @@ def logs(draw: st.DrawFn, *, size_max: int = 60) -> NDArray[np.void]:
         event["session"] = draw(st.sampled_from((0, 0, 7, 8)))
         event["event_id"] = draw(st.sampled_from((0, 0, *range(1, 8))))
         event["kind"] = KIND[kind]
+        if kind == "search":
+            words = draw(st.lists(st.integers(1, 9), max_size=3))
+            event["query"][: len(words)] = words
         event["anonymous"] = draw(st.booleans())
     return events
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stream_app.core.candidates import CART
 from stream_app.core.hybrid import ranking_weights
 from stream_app.core.learn import EVENT
+from stream_app.core.list_kinds import CART, LISTS
 from stream_app.core.model import CONTEXT_MAX, KIND, Model
 from stream_app.core.ranking import Lists, Popular, Ranker
 from stream_app.core.revisits import new_recent, recent_items
@@ -24,8 +24,10 @@ from stream_app.core.tables import ItemTables
 from stream_app.errors import ConfigurationError
 from tests.core.logs import START_S, Related, Stream
 from tests.core.scored import World, from_outside, item_id, most_popular, pair_weights, world
+from tests.core.test_shaping import described
 
 BLENDED = frozenset(SOURCES[:4])
+every_kind = range(len(LISTS))
 single_precision = 2e-5  # relative: candidates are summed in float32
 
 
@@ -130,7 +132,9 @@ def fingerprint() -> str:
     w = world(5, events=60, items=15, customers=3)
     digest = hashlib.blake2b()
     extra = from_outside(w, 2)
-    for lists in (w.rank(), w.rank(exclude_seen=True), w.rank(which=CART), w.rank(extra=extra)):
+    catalog = described(w, 5)
+    ranked = [w.rank(), w.rank(exclude_seen=True), w.rank(which=CART), w.rank(extra=extra)]
+    for lists in [*ranked, *(w.rank(which=k, extra=extra, catalog=catalog) for k in every_kind)]:
         for array in lists:
             digest.update(array.tobytes())
     digest.update(w.partition.tobytes())
