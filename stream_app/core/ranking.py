@@ -119,21 +119,9 @@ def rank_batch(
         )  # fmt: skip
         out.counts[i] = count
         explain(
-            view,
-            near,
-            context[:own_n],
-            factors,
-            extra,
-            i,
-            added_factors,
-            model,
-            work,
-            n,
-            out.nodes[i, :count],
-            out.scores[i],
-            out.sources[i],
-            out.because[i],
-        )
+            view, near, context[:own_n], factors, extra, i, added_factors, model, work, n,
+            out.nodes[i, :count], out.scores[i], out.sources[i], out.because[i],
+        )  # fmt: skip
         name_own(kind, own_seeds, out.nodes[i, :count], out.sources[i], out.because[i])
         for k in range(count):
             if forced[k] >= 0:
