@@ -118,8 +118,7 @@ class EventDecoder:
 
     def decode(self, batch: RawBatch) -> EventBatch:
         """Events and rejects of ``batch``, both in offset order; never raises for bad input."""
-        foreign = self.formats.foreign(batch.headers)
-        ignored = 0
+        foreign, ignored = self.formats.foreign(batch.headers), 0
         if foreign:
             parsed, rows, rejects, ignored = self._parse_foreign(batch)
         else:
