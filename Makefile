@@ -34,7 +34,7 @@ demo: setup
 	$(BIN)/python -m stream_app.demo
 
 # Kills, zombies, roll-backs, restarts and broken connections under load; SEED, ROUNDS, RATE, KINDS,
-# FAULTS (at most) and GUARD (a guard the workers run without) reach it through the environment.
+# FAULTS and MINUTES (at most) and GUARD (a guard the workers run without) reach it so.
 faults: setup
 	$(BIN)/python -m faults $(FAULTS_ARGS)
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,31 +42,41 @@ async def run(options: Options, *, keep_logs: Path | None = None) -> tuple[list[
     cluster = Cluster(options)
     try:
         await cluster.start()
-        late = await _first_events(cluster)
+        late = await first_events(cluster)
         struck: list[Struck] = []
+        until = time.monotonic() + 60 * options.minutes
         for fault in [] if late else schedule(options):
+            if time.monotonic() > until:
+                break
             struck.append(await _strike(cluster, fault))
-        await cluster.load.stop()
-        rest = late or await cluster.settled(timeout_s=FINAL_TIMEOUT_S)
-        exits = {w.name: w.exits for w in cluster.workers if w.exits}
-        if exits:
-            console.print(f"workers ended by themselves and were started again: {exits}")
-        await cluster.stop_watching()
-        codes = [await worker.stop() for worker in cluster.workers[:WORKERS]]
-        result = await verdict(cluster)
-        for place, n in rest.items():
-            result.counts["lost"] += n
-            result.note(f"{place[0]}-{place[1]}: {n} records were not applied in time")
-        if any(codes):
-            result.note(f"workers ended with {codes} when they were stopped in order")
-        if (exits or not result.passed) and keep_logs is not None:
-            _keep(cluster, keep_logs)
-        return struck, result
+        return struck, await finished(cluster, late, keep_logs)
     finally:
         await cluster.close()
 
 
-async def _first_events(cluster: Cluster) -> dict[tuple[str, int], int]:
+async def finished(
+    cluster: Cluster, late: Mapping[tuple[str, int], int], keep_logs: Path | None
+) -> Verdict:
+    """Let everything come to its end and check it; ``late`` is what never began to be applied."""
+    await cluster.load.stop()
+    rest = late or await cluster.settled(timeout_s=FINAL_TIMEOUT_S)
+    exits = {w.name: w.exits for w in cluster.workers if w.exits}
+    if exits:
+        console.print(f"workers ended by themselves and were started again: {exits}")
+    await cluster.stop_watching()
+    codes = [await worker.stop() for worker in cluster.workers[:WORKERS]]
+    result = await verdict(cluster)
+    for place, n in rest.items():
+        result.counts["lost"] += n
+        result.note(f"{place[0]}-{place[1]}: {n} records were not applied in time")
+    if any(codes):
+        result.note(f"workers ended with {codes} when they were stopped in order")
+    if (exits or not result.passed) and keep_logs is not None:
+        _keep(cluster, keep_logs)
+    return result
+
+
+async def first_events(cluster: Cluster) -> dict[tuple[str, int], int]:
     """Wait until the group works."""
     await asyncio.sleep(2)
     return await cluster.caught_up(await cluster.ends(), timeout_s=WARM_UP_TIMEOUT_S)

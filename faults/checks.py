@@ -91,13 +91,14 @@ async def _leaks(cluster: Cluster) -> list[str]:
     prefix = cluster.settings.redis_prefix.encode()
     ours = re.escape(prefix)
     state = re.compile(ours + rb"((g\d+:)?\{[a-z]+\d+\}(#cursor|:.+)|generation)", re.DOTALL)
-    with Redis.from_url(cluster.valkey.url, protocol=2) as client:
-        for key in client.scan_iter(count=1_000):
-            forever = key.endswith((b"#cursor", b"generation"))
-            if not (state.fullmatch(key) or key.startswith(PUBLIC)):
-                found.append(f"the key {key!r}")
-            elif not forever and client.ttl(key) < 0:
-                found.append(f"the key {key!r} without a lifetime")
+    for url in cluster.primaries():
+        with Redis.from_url(url, protocol=2) as client:
+            for key in client.scan_iter(count=1_000):
+                forever = key.endswith((b"#cursor", b"generation"))
+                if not (state.fullmatch(key) or key.startswith(PUBLIC)):
+                    found.append(f"the key {key!r}")
+                elif not forever and client.ttl(key) < 0:
+                    found.append(f"the key {key!r} without a lifetime")
     return found
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import orjson
@@ -19,6 +19,7 @@ from faults.load import Load
 from faults.options import Options
 from faults.proxy import Proxy
 from faults.schedule import WORKERS
+from faults.topologies import Replicated
 from faults.workers import ROOT, SupervisedWorker
 from stream_app.adapters.generations import GenerationStore
 from stream_app.adapters.topics import ensure_topics
@@ -39,7 +40,10 @@ Places = dict[tuple[str, int], int]  # (topic, partition) → offset
 class Cluster:
     """Started with :meth:`start`, ended with :meth:`close`, which leaves nothing behind."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(
+        self, options: Options, replicated: Callable[[Path], Replicated] | None = None
+    ) -> None:
+        """On one Valkey, or on servers that fail over, to which workers have no proxies then."""
         self.options = options
         self.dir = Path(tempfile.mkdtemp(prefix="stream-app-faults-"))
         ports = [(free_port(), free_port()) for _ in range(WORKERS + 1)]
@@ -47,15 +51,18 @@ class Cluster:
             listeners=[Listener(f"W{n}", port, proxy) for n, (port, proxy) in enumerate(ports)]
         )
         self.kafka_proxies = [Proxy(port, port=proxy) for port, proxy in ports]
+        self.replicated = replicated(self.dir) if replicated else None
         self.valkey = valkey_server(data_dir=self.dir / "valkey", appendfsync="everysec")
+        self.store_url = (self.replicated or self.valkey).url
         self.settings: Settings = load_settings(
-            self._environment(self.kafka.bootstrap, self.valkey.url)
+            self._environment(self.kafka.bootstrap, self.store_url)
         )
         self.proxies: list[Proxy] = []
         self.workers: list[SupervisedWorker] = []
         self.store: GenerationStore = redis_store(self.settings)
         self.load = Load(options, self.settings, self.kafka.bootstrap)
-        self.store_lives = 0  # of Valkey: cursors may fall between two of them, and only then
+        # Of Valkey: cursors may fall between two of them, while it is odd, and only then.
+        self.store_lives = 0
         self.fallen_cursors: list[str] = []
         self.clock_off_s = 0.0  # of the workers
         self.early_commits: list[str] = []
@@ -78,7 +85,8 @@ class Cluster:
     async def start(self) -> None:
         """Bring everything up and the load on its way."""
         await asyncio.gather(
-            asyncio.to_thread(self.kafka.start), asyncio.to_thread(self.valkey.start)
+            asyncio.to_thread(self.kafka.start),
+            asyncio.to_thread((self.replicated or self.valkey).start),
         )
         for kafka_proxy in self.kafka_proxies:
             await kafka_proxy.start()
@@ -103,7 +111,8 @@ class Cluster:
         await proxy.start()
         self.proxies.append(proxy)
         ours = self._environment(
-            f"127.0.0.1:{self.kafka_proxies[listener].port}", f"redis://127.0.0.1:{proxy.port}/0"
+            f"127.0.0.1:{self.kafka_proxies[listener].port}",
+            self.store_url if self.replicated else f"redis://127.0.0.1:{proxy.port}/0",
         )
         others = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_APP_")}
         worker = SupervisedWorker(
@@ -117,7 +126,7 @@ class Cluster:
         others = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_APP_")}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "faust", "-A", "stream_app.app", *arguments),
-            env=others | self._environment(self.kafka.bootstrap, self.valkey.url),
+            env=others | self._environment(self.kafka.bootstrap, self.store_url),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -147,9 +156,15 @@ class Cluster:
         await self.store.close()
         self.kafka.kill()  # its data goes with it
         self.kafka.close()
-        self.valkey.kill()
-        self.valkey.close()
+        store = self.replicated or self.valkey
+        store.kill()
+        store.close()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+    def primaries(self) -> list[str]:
+        """Addresses of the servers that have the keys."""
+        servers = self.replicated.primaries() if self.replicated else [self.valkey]
+        return [server.url for server in servers]
 
     # -- where things stand
 
@@ -242,7 +257,8 @@ class Cluster:
                 for place, row in rows.items():
                     offset, cursor = said.get(place, -1), row["cursor"]
                     known = high.get(place, 0)
-                    if offset > cursor >= known and life == self.store_lives:
+                    steady = life == self.store_lives and life % 2 == 0
+                    if offset > cursor >= known and steady:
                         self.early_commits.append(f"{place}: {offset} committed, {cursor} stored")
                     high[place] = max(known, cursor, offset)
         finally:

@@ -10,8 +10,9 @@ GUARDS = ("fence", "cursor", "watermark", "outbox", "rewind", "ack")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``rounds`` passes over all ``kinds`` in seeded orders, at most ``faults_max`` of them.
+    """``rounds`` passes over all ``kinds`` in seeded orders, at most ``faults_max``.
 
+    No fault begins after ``minutes``.
     ``rate`` is events per second of load, ``dirty`` the share of records that are no events,
     ``overlap`` the share of faults whose recovery the next one does not wait for. ``guard`` is a
     guard of the product that the workers run without, to show that the suite finds it missing.
@@ -26,6 +27,7 @@ class Options:
     overlap: float = 0.25
     partitions: int = 4
     session_timeout_s: float = 6.0
+    minutes: float = 600.0
     guard: str = ""
 
     def shown(self) -> str:
@@ -44,6 +46,7 @@ def parsed(arguments: Sequence[str], kinds: Sequence[str]) -> Options:
     parser.add_argument("--rate", type=float, default=float(env("RATE", "400")))
     parser.add_argument("--kinds", default=env("KINDS", ""), help=f"of {', '.join(kinds)}")
     parser.add_argument("--faults", type=int, default=int(env("FAULTS", "1000")), help="at most")
+    parser.add_argument("--minutes", type=float, default=float(env("MINUTES", "600")))
     parser.add_argument("--dirty", type=float, default=float(env("DIRTY", "0.08")))
     parser.add_argument("--overlap", type=float, default=float(env("OVERLAP", "0.25")))
     parser.add_argument("--guard", default=env("GUARD", ""), choices=("", *GUARDS))
@@ -64,5 +67,6 @@ def parsed(arguments: Sequence[str], kinds: Sequence[str]) -> Options:
         given.faults,
         dirty=given.dirty,
         overlap=given.overlap,
+        minutes=given.minutes,
         guard=given.guard,
     )

@@ -21,7 +21,13 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 
-from stream_app.embedded import EmbeddedServerError, ServerProcess, free_port, tansu_broker
+from stream_app.embedded import (
+    EmbeddedServerError,
+    ServerProcess,
+    ValkeyServer,
+    free_port,
+    tansu_broker,
+)
 from stream_app.embedded.probes import kafka_answers
 
 pom = Path(__file__).parent / "kafka" / "pom.xml"
@@ -168,6 +174,24 @@ class ApacheKafka(ServerProcess):
         )
         if done.returncode != 0:
             raise KafkaUnavailable(f"Kafka cannot format its storage: {done.stderr[-2000:]}")
+
+
+class Sentinel(ValkeyServer):
+    """The server binary as a sentinel that watches one master under the name ``shop``."""
+
+    def __init__(self, master: ValkeyServer) -> None:
+        super().__init__()
+        self._config = self.dir / "sentinel.conf"
+        self._config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.dir}\n"
+            f"sentinel monitor shop 127.0.0.1 {master.port} 1\n"
+            "sentinel down-after-milliseconds shop 500\n"
+            "sentinel failover-timeout shop 5000\n"
+        )
+
+    def command(self) -> Sequence[str]:
+        """Return the server's command line."""
+        return [super().command()[0], str(self._config), "--sentinel"]
 
 
 async def create_topic(

@@ -5,8 +5,8 @@ decision.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import hiredis
@@ -142,6 +142,7 @@ class _ClusterLink:
 
     def __init__(self, client: RedisCluster, *, connections_max: int) -> None:
         self._client = client
+        self._learned = 0  # how often the topology was learned anew
         self._free = asyncio.Semaphore(connections_max)
         for command in ("HGETALL", "INFO", "SCAN"):  # replies as the server sent them
             client.set_response_callback(command, _as_it_is)
@@ -154,17 +155,30 @@ class _ClusterLink:
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         async with self._free:
+            known = self._learned
             try:
-                await self._client.initialize()
-                if len(calls) == 1:
-                    key, command = calls[0]
-                    # Naming the node spares redis-py from asking it where the keys of an FCALL are.
-                    node = self._node(key)
-                    return [await self._client.execute_command(*command, target_nodes=node)]
-                return await self._pipelined(calls)
+                with _closed_meanwhile():
+                    return await self._sent(calls)
             except (RedisConnectionError, RedisTimeoutError):
-                await self._client.aclose()  # learn the topology anew with the next command
+                await self._learn_anew(known)
                 raise
+
+    async def _sent(self, calls: Sequence[Call]) -> list[Any]:
+        await self._client.initialize()
+        if len(calls) > 1:
+            return await self._pipelined(calls)
+        key, command = calls[0]
+        # Naming the node spares redis-py from asking it where the keys of an FCALL are.
+        return [await self._client.execute_command(*command, target_nodes=self._node(key))]
+
+    async def _learn_anew(self, known: int) -> None:
+        """Learn the topology with the next command; once for all that failed with the ``known``.
+
+        This closes the connections of everybody: who fails because of that must not do it again.
+        """
+        if known == self._learned:
+            self._learned += 1
+            await self._client.aclose()
 
     async def _pipelined(self, calls: Sequence[Call]) -> list[Any]:
         pipeline = self._client.pipeline()
@@ -179,23 +193,25 @@ class _ClusterLink:
     @asynccontextmanager
     async def connection(self, key: bytes) -> AsyncIterator[Connection]:
         async with self._free:
+            known = self._learned
             try:
                 await self._client.initialize()
                 node = self._node(key)
                 connection = node.acquire_connection()
                 try:
-                    await node.disconnect_if_needed(connection)
-                    yield connection
+                    with _closed_meanwhile():
+                        await node.disconnect_if_needed(connection)
+                        yield connection
                 except BaseException:
                     await connection.disconnect(nowait=True)
                     raise
                 finally:
                     node.release(connection)
             except (AskError, MovedError) as exc:  # a kind of ResponseError
-                await self._client.aclose()
+                await self._learn_anew(known)
                 raise SlotMoved(f"the slot moves to another node: {exc}") from exc
             except (RedisConnectionError, RedisTimeoutError):
-                await self._client.aclose()
+                await self._learn_anew(known)
                 raise
 
     async def run_everywhere(self, *command: Argument) -> list[Any]:
@@ -212,6 +228,17 @@ class _ClusterLink:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+@contextmanager
+def _closed_meanwhile() -> Iterator[None]:
+    """A connection that another task closes has no writer, which redis-py does not look for."""
+    try:
+        yield
+    except AttributeError as exc:
+        if exc.obj is not None or exc.name is None:
+            raise
+        raise RedisConnectionError("another task closed the connection") from exc
 
 
 def _as_it_is(response: Any, **_: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,32 +12,16 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from stream_app.adapters.redis_store import RedisStore
-from stream_app.embedded import ValkeyServer, valkey_server
+from stream_app.embedded import valkey_server
 from stream_app.errors import ConfigurationError, Fenced, StoreUnavailable
 from stream_app.ports import USERS, Claim, Commit, PublicHash
 from tests.contract.stores import redis_store
+from tests.servers import Sentinel
 
 PARTITIONS = range(12)
 NODES = 3
 SLOTS = 16_384
 WAIT_S = 30.0
-
-
-class Sentinel(ValkeyServer):
-    """The server binary as a sentinel that watches one master under the name ``shop``."""
-
-    def __init__(self, master: ValkeyServer) -> None:
-        super().__init__()
-        self._config = self.dir / "sentinel.conf"
-        self._config.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {self.dir}\n"
-            f"sentinel monitor shop 127.0.0.1 {master.port} 1\n"
-            "sentinel down-after-milliseconds shop 500\n"
-            "sentinel failover-timeout shop 5000\n"
-        )
-
-    def command(self) -> Sequence[str]:
-        return [super().command()[0], str(self._config), "--sentinel"]
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:
