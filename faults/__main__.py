@@ -101,9 +101,10 @@ async def _strike(cluster: Cluster, fault: Fault) -> Struck:
 
 def _keep(cluster: Cluster, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for log in cluster.dir.glob("*.log"):
-        shutil.copy(log, folder)
-    console.print(f"the workers' logs are in {folder}")
+    for log in (*cluster.dir.glob("*.log"), *cluster.dir.glob("*/valkey.log")):
+        name = log.name if log.parent == cluster.dir else f"{log.parent.name}.log"
+        shutil.copy(log, folder / name)
+    console.print(f"the logs are in {folder}")
 
 
 def report(options: Options, struck: Sequence[Struck], result: Verdict) -> None:

@@ -44,7 +44,13 @@ async def run(options: Options, mode: str, times: int) -> tuple[Verdict, list[fl
             await asyncio.sleep(draw.uniform(*GAP_S))
             await _one(cluster, cluster.replicated, WAYS[number % len(WAYS)], draw, waits)
         await _closing_events(cluster)
+        leading = cluster.primaries()
         verdict = await finished(cluster, late, KEPT)
+        if cluster.primaries() != leading:
+            verdict.note("a primary failed over by itself at the end: the machine is too slow")
+        for worker in cluster.workers:
+            if worker.exits:
+                verdict.note(f"{worker.name} ended by itself with {worker.exits}")
         said = [worker.log_path.read_text(errors="replace") for worker in cluster.workers]
         return verdict, waits, sum(text.count(words) for text in said for words in ROLLED_BACK)
     finally:

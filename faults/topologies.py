@@ -133,7 +133,7 @@ class InCluster(Replicated):
     """Three primaries with a replica each."""
 
     def __init__(self, folder: Path) -> None:
-        options = {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
+        options = {"cluster-enabled": "yes", "cluster-node-timeout": "4000"}
         super().__init__(folder, 2 * NODES, options)
 
     @property

@@ -114,8 +114,9 @@ class _ServerLink:
         async with self._free, asyncio.timeout(self._timeout_s):
             connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
             try:
-                await connection.send_packed_command(words, check_health=False)
-                return await connection.read_response()
+                with _closed_meanwhile():
+                    await connection.send_packed_command(words, check_health=False)
+                    return await connection.read_response()
             finally:
                 await self._pool.release(connection)
 
@@ -124,7 +125,8 @@ class _ServerLink:
         async with self._free, asyncio.timeout(self._timeout_s):
             connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
             try:
-                yield connection
+                with _closed_meanwhile():
+                    yield connection
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
@@ -146,6 +148,7 @@ class _ClusterLink:
         self._free = asyncio.Semaphore(connections_max)
         for command in ("HGETALL", "INFO", "SCAN"):  # replies as the server sent them
             client.set_response_callback(command, _as_it_is)
+        client.result_callbacks.pop("SCAN", None)  # it makes a dict of the node's cursor
 
     def groups(self, keys: Sequence[bytes]) -> list[Sequence[int]]:
         slots: dict[int, list[int]] = {}
@@ -165,7 +168,7 @@ class _ClusterLink:
 
     async def _sent(self, calls: Sequence[Call]) -> list[Any]:
         await self._client.initialize()
-        if len(calls) > 1:
+        if len(calls) != 1:
             return await self._pipelined(calls)
         key, command = calls[0]
         # Naming the node spares redis-py from asking it where the keys of an FCALL are.
@@ -232,13 +235,20 @@ class _ClusterLink:
 
 @contextmanager
 def _closed_meanwhile() -> Iterator[None]:
-    """A connection that another task closes has no writer, which redis-py does not look for."""
+    """A connection that was closed under our hands is one that was lost.
+
+    redis-py takes its writer away (``AttributeError``), uvloop refuses it (``RuntimeError``).
+    """
     try:
         yield
     except AttributeError as exc:
         if exc.obj is not None or exc.name is None:
             raise
-        raise RedisConnectionError("another task closed the connection") from exc
+        raise RedisConnectionError("the connection was closed meanwhile") from exc
+    except RuntimeError as exc:
+        if "handler is closed" not in str(exc):
+            raise
+        raise RedisConnectionError("the connection was closed meanwhile") from exc
 
 
 def _as_it_is(response: Any, **_: Any) -> Any:

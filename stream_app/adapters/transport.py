@@ -13,7 +13,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -319,6 +319,7 @@ class App(faust.App):
     def guarded(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Any]:
         """``work`` as a coroutine function whose exception stops the worker in good order."""
 
+        @wraps(work)
         async def run() -> None:
             try:
                 await work()

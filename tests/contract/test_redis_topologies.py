@@ -95,6 +95,10 @@ async def test_partitions_spread_over_a_cluster_and_stay_fenced(
     assert found == [b"%d:" % p + id_ for p, id_ in zip(partitions, ids, strict=True)]
     assert await store.load(USERS, [0, 99], [b"missing_", ids[0]]) == [None, None]
 
+    of_five = {id_ for p, id_ in zip(partitions, ids, strict=True) if p == 5}
+    listed = [key async for page in store.scan(USERS, 5) for key in page]
+    assert of_five <= set(listed) <= set(ids)
+
     second = await store.claim(USERS, 5)
     with pytest.raises(Fenced):
         await store.commit(claims[5], Commit(10, 20, [], b"", b""))
@@ -168,6 +172,25 @@ async def commit_until_served(store: RedisStore, claim: Claim, step: Commit) -> 
             except StoreUnavailable:
                 failures += 1
                 await asyncio.sleep(0.1)
+
+
+async def test_a_connection_that_another_task_closed_is_no_end(store: RedisStore) -> None:
+    claims = [await store.claim(USERS, partition) for partition in PARTITIONS]
+    client = store._link._client  # type: ignore[attr-defined]
+
+    async def works(claim: Claim) -> None:
+        for end in range(1, 30):
+            step = Commit(end - 1 or None, end, [(b"anna", b"a%d" % end)], b"", b"")
+            await commit_until_served(store, claim, step)
+
+    async def learns_anew() -> None:
+        for _ in range(60):
+            await client.aclose()  # as every task does that finds a primary gone
+            await asyncio.sleep(0.003)
+
+    await asyncio.gather(learns_anew(), *map(works, claims))
+    found = await store.load(USERS, list(PARTITIONS), [b"anna"] * len(claims))
+    assert found == [b"a29"] * len(claims)
 
 
 @pytest.mark.slow
