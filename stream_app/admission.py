@@ -20,17 +20,23 @@ class Admission:
         self.suppression = suppression
         self._audience = audience
 
-    def refuse(self, events: NDArray[np.void]) -> None:
+    def refuse(
+        self, events: NDArray[np.void], former_ids: NDArray[np.uint64] | None = None
+    ) -> None:
         """Mark the ``(n,) EVENT`` records that may not be taken in.
+
+        ``former_ids (n,)`` are those of the customers under a former key of pseudonyms: who was
+        erased under that one stays erased.
 
         An erasure holds for what follows it in the log and happened before it, in the same batch
         too: so the same log refuses the same events, however it is cut into batches.
         """
         kinds, customers, ts = events["kind"], events["customer"], events["ts"]
         own = kinds < _INTERNAL
-        admitted = self.suppression.admitted(customers, ts)
-        if admitted is not None:
-            events["refused"] |= ~admitted & own & (kinds != _ERASE)
+        for ids in (customers, former_ids):
+            admitted = None if ids is None else self.suppression.admitted(ids, ts)
+            if admitted is not None:
+                events["refused"] |= ~admitted & own & (kinds != _ERASE)
         for row in np.flatnonzero(kinds == _ERASE).tolist():
             after = np.arange(len(events)) > row
             same = (customers == customers[row]) & (ts <= ts[row])

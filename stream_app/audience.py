@@ -1,5 +1,7 @@
 """PROFILE: a batch of the users topic (JSON, key ``user_id``) into the audience in memory."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 
@@ -9,6 +11,7 @@ from stream_app.errors import EventRejected
 from stream_app.events import Reject
 from stream_app.hashing import stable_hash
 from stream_app.ports import RawBatch
+from stream_app.pseudonyms import load_pseudonyms
 from stream_app.settings import Settings
 
 CONSENTS = {"personalization": PERSONALISE, "email": EMAIL, "analytics": ANALYSE}
@@ -64,6 +67,7 @@ class AudienceStage:
     def __init__(self, audience: Audience, settings: Settings) -> None:
         self.audience = audience
         self._chars_max = settings.id_chars_max
+        self._pseudonyms = load_pseudonyms(settings.pseudonym_key_file)
 
     def apply(self, batch: RawBatch) -> list[Reject]:
         """Apply a batch of one partition; returns what is wrong with its bad records."""
@@ -75,6 +79,9 @@ class AudienceStage:
             except EventRejected as exc:
                 rejects.append(Reject(row, exc.reason, exc.detail))
             else:
+                if self._pseudonyms is not None:
+                    user_id = self._pseudonyms.of(user_id, anonymous=False)
+                    customer = customer and replace(customer, user_id=user_id)
                 latest[user_id] = row, customer
         gone = [stable_hash(user_id) for user_id, (_, said) in latest.items() if said is None]
         self.audience.delete(np.array(gone, np.uint64))

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.aliases import NO_ALIASES, Aliases, aliased
 from stream_app.codec import decode_merge
 from stream_app.core.learn import EVENT
 from stream_app.core.model import INTERNAL, KIND, KINDS
@@ -17,6 +18,7 @@ from stream_app.formats import Formats
 from stream_app.formats.common import decoder, parse_reason
 from stream_app.hashing import given_name, public_name, short_hash, stable_hash
 from stream_app.ports import RawBatch
+from stream_app.pseudonyms import load_pseudonyms
 from stream_app.searches import Searches
 from stream_app.settings import Settings
 from stream_app.wire import Event
@@ -83,10 +85,16 @@ class EventBatch(NamedTuple):
     segments: dict[int, str]
     given: Sequence[Event] = ()
     ignored: int = 0
+    aliases: Aliases = NO_ALIASES
 
     def session_id(self, row: int) -> str:
         """The session that an event names."""
         return _text(self.given[row].session_id)
+
+    def session_key(self, row: int) -> bytes:
+        """The key of the records of that session, which decides their partition."""
+        text = self.session_id(row)
+        return self.aliases.session_keys.get(text) or text.encode("utf-8", "surrogatepass")
 
 
 _decode = decoder(Event)
@@ -114,6 +122,7 @@ class EventDecoder:
         self._future_s = settings.future_tolerance_s
         self._items: dict[str, int] = {}
         self._searches = Searches()
+        self._pseudonyms = load_pseudonyms(settings.pseudonym_key_file)
         self.formats = Formats(settings.event_format)
 
     def decode(self, batch: RawBatch) -> EventBatch:
@@ -140,9 +149,13 @@ class EventDecoder:
             good = [at for at, row in enumerate(rows) if row not in bad]
             parsed, rows = [parsed[at] for at in good], [rows[at] for at in good]
         rejects.sort()
-        if suspects or foreign:
+        aliases = NO_ALIASES
+        if self._pseudonyms is not None:
+            parsed, rows, aliases = aliased(parsed, rows, self._pseudonyms)
+        if suspects or foreign or self._pseudonyms is not None:
             columns = _columns(parsed)
-        return self._batch(parsed, columns, batch, rows, rejects, ignored)
+        found = self._batch(parsed, columns, batch, rows, rejects, ignored)
+        return found._replace(aliases=aliases) if self._pseudonyms is not None else found
 
     def _suspects(
         self, columns: Any, rows: Sequence[int], timestamps_ms: Sequence[int]

@@ -37,6 +37,8 @@ class Follower:
         self._log = log
         self._public = public
         self._dead_letter_topic = settings.dead_letter_topic
+        # Of the topics followed only this one names customers.
+        self._withheld = settings.pseudonym_key_file is not None and topic == settings.users_topic
         self._dead_letter_partitions = max(
             settings.clickstream_partitions, settings.cooccurrence_partitions
         )
@@ -66,7 +68,12 @@ class Follower:
             if offset >= done.get(part, 0):
                 target = batch.partition % self._dead_letter_partitions
                 await dead_letter(
-                    self._log, self._dead_letter_topic, batch, [reject], partition=target
+                    self._log,
+                    self._dead_letter_topic,
+                    batch,
+                    [reject],
+                    partition=target,
+                    withheld=self._withheld,
                 )
                 done[part] = offset + 1
             self._waiting.popleft()

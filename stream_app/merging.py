@@ -51,15 +51,18 @@ def sessions_to_ask_for(
     for row in at[np.sort(first)].tolist():
         text = events.session_id(row)
         key = np.uint64(stable_hash(text, 1)).tobytes()
-        partition = partition_of(text.encode("utf-8", "surrogatepass"), partitions)
+        partition = partition_of(events.session_key(row), partitions)
         found.append(Session(row, text, partition, key))
     return found
 
 
 def links(
-    events: EventBatch, asked: Sequence[Session], blobs: Sequence[bytes | None]
+    events: EventBatch, asked: Sequence[Session], blobs: Sequence[bytes | None], *, source: int
 ) -> list[Click]:
-    """Records that ask for the states of sessions; those without one are only the customer's."""
+    """Records that ask for the states of sessions; those without one are only the customer's.
+
+    They say from which partition, ``source``, they come: pseudonyms do not tell.
+    """
     found = []
     for session, blob in zip(asked, blobs, strict=True):
         if blob:
@@ -68,6 +71,7 @@ def links(
                 "session_id": session.name,
                 "ts": float(events.events["ts"][session.row]),
                 "sa_data": events.customers[session.row],
+                "position": source,
             }
             key = session.name.encode("utf-8", "surrogatepass")
             found.append((session.partition, key, orjson.dumps(value)))
@@ -96,7 +100,10 @@ def merges(
             "sa_data": encode_merge(Merge(source, int(event["offset"]), blob)),
         }
         key = user.encode("utf-8", "surrogatepass")
-        found.append((partition_of(key, partitions), key, orjson.dumps(value)))
+        asker = events.given[row].position
+        if asker is None or not 0 <= asker < partitions:
+            asker = partition_of(key, partitions)
+        found.append((asker, key, orjson.dumps(value)))
     return found
 
 

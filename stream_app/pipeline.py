@@ -49,6 +49,7 @@ from stream_app.ports import USERS, Claim, Commit, Log, RawBatch, StateStore
 from stream_app.publishing import Publisher
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
+from stream_app.rotating import Moved, adopt
 from stream_app.settings import Settings
 from stream_app.states import account, account_text, follow_time, state_blobs
 from stream_app.telemetry import SILENT, Telemetry
@@ -136,10 +137,16 @@ class Learn:
 
     async def _process(self, owned: Owned, batch: RawBatch) -> None:
         events = self._decoder.decode(batch)
-        self.admission.refuse(events.events)
+        self.admission.refuse(events.events, events.aliases.former_ids())
         self._telemetry.lap("decode")
-        await dead_letter(self._log, self._settings.dead_letter_topic, batch, events.rejects)
-        ids, rows, users, clicks = await self._load(batch.partition, owned, events)
+        await dead_letter(
+            self._log,
+            self._settings.dead_letter_topic,
+            batch,
+            events.rejects,
+            withheld=self._settings.pseudonym_key_file is not None,
+        )
+        ids, rows, users, clicks, moved = await self._load(batch.partition, owned, events)
         self._telemetry.lap("load")
         partition, before = owned.partition.copy(), users[["sessions", "purchases"]].copy()
         merged = owned.merged.copy()
@@ -164,6 +171,7 @@ class Learn:
         self._telemetry.lap("score")
         outbox = self._outbox(batch.partition, events, rows, users, before, learned, ranked)
         outbox.clicks += clicks
+        outbox.erased += [one.name for one in moved]
         messages = self._publisher.render(
             batch.partition, owned.claim.epoch, outbox.lists, ranked.lists if ranked else None
         )
@@ -173,6 +181,7 @@ class Learn:
             batch.next_offset,
             [
                 *zip([key.tobytes() for key in ids], state_blobs(users, rows, events), strict=True),
+                *[(one.key, b"") for one in moved],
                 *([(BLEND_ID, blend.tobytes())] if blend is not owned.blend else []),
                 (ACCOUNTS_ID, account_text(partition, batch.next_offset)),
             ],
@@ -185,7 +194,7 @@ class Learn:
         # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
         owned.cursor, owned.partition, owned.blend = step.cursor, partition, blend
         owned.merged = merged
-        owned.users.put(step.writes[: len(ids)])
+        owned.users.put(step.writes[: len(ids) + len(moved)])
         owned.agenda.add(ids, deadlines(users, self.journey.plan))
         await self._publisher.publish(batch.partition, outbox, messages)
         await self._forget(owned, outbox)
@@ -240,10 +249,11 @@ class Learn:
 
     async def _load(
         self, number: int, owned: Owned, events: EventBatch
-    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.void], list[Click]]:
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.void], list[Click], list[Moved]]:
         """States of the customers in the batch, and the item tables their lists are drawn from.
 
-        Also records that ask for the states of sessions in which customers have become known.
+        Also records that ask for the states of sessions in which customers have become known, and
+        the former states of those whose pseudonym has changed.
         """
         ids, rows = np.unique(events.events["customer"], return_inverse=True)
         keys = [key.tobytes() for key in ids]
@@ -259,17 +269,18 @@ class Learn:
             )
             for k, blob in zip(missing, read, strict=True):
                 blobs[k] = blob
+        moved = await adopt(self._store, number, ids, rows, events, blobs)
         users = decode_users(ids, blobs)
         own = own_items(users, self.journey.lists)
         context = np.concatenate((own, events.events["item"]))
         clicks, _ = await asyncio.gather(
-            self._links(events, rows, users),
+            self._links(number, events, rows, users),
             retrying(lambda: self._items.load(context), "reading items"),
         )
-        return ids, rows, users, clicks
+        return ids, rows, users, clicks, moved
 
     async def _links(
-        self, events: EventBatch, rows: NDArray[np.int64], users: NDArray[np.void]
+        self, number: int, events: EventBatch, rows: NDArray[np.int64], users: NDArray[np.void]
     ) -> list[Click]:
         asked = sessions_to_ask_for(
             events, rows, users, partitions=self._settings.clickstream_partitions
@@ -278,7 +289,7 @@ class Learn:
             return []
         at, keys = [session.partition for session in asked], [session.key for session in asked]
         blobs = await retrying(lambda: self._store.load(USERS, at, keys), "reading sessions")
-        return links(events, asked, blobs)
+        return links(events, asked, blobs, source=number)
 
     def _name_items(self, events: EventBatch) -> None:
         ids, first = np.unique(events.events["item"], return_index=True)

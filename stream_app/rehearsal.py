@@ -1,6 +1,7 @@
 """What each merchandising rule would do to a customer's lists: ``rules dry-run``, console."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,18 +30,21 @@ class Change(NamedTuple):
 
 
 async def rehearse(
-    stages: Stages, store: StateStore, customer: str, partition: int
+    stages: Stages, store: StateStore, names: Sequence[str], partition: int
 ) -> tuple[dict[str, list[str]], list[Change]]:
-    """The lists of ``customer`` (public name) under all rules, and what each rule changes of them.
+    """The lists of a customer under all rules, and what each rule changes of them.
 
+    ``names`` are the public names that they may have; the first with a state counts.
     Nothing is claimed or written, and a worker that answers meanwhile ranks with its own rules.
     Rules come in one after the other, in their order; weights that the customer's partition has
     learned are not known here, so ties may fall differently.
     """
-    key = np.array([customer_id(customer)], np.uint64)
-    users = decode_users(key, await store.load(USERS, [partition], [key[0].tobytes()]))
-    if not users["events"][0]:
-        raise StreamAppError(f"nothing is known of customer {customer!r}: no event was applied")
+    keys = np.array([customer_id(name) for name in names], np.uint64)
+    blobs = await store.load(USERS, [partition] * len(keys), [key.tobytes() for key in keys])
+    users = decode_users(keys, blobs)
+    users = users[users["events"] > 0][:1]
+    if not len(users):
+        raise StreamAppError(f"nothing is known of customer {names[0]!r}: no event was applied")
     context = own_items(users, stages.learn.journey.lists)
     rules = stages.merchandise.rules
     rehearsed = Merchandise(stages.merchandise.catalog)

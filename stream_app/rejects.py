@@ -6,6 +6,9 @@ from stream_app.events import Reject
 from stream_app.ports import Log, RawBatch, Record
 from stream_app.retrying import retrying
 
+WITHHELD = "(withheld: customers go by pseudonyms)"
+_LENIENT = "utf-8", "backslashreplace"
+
 
 async def dead_letter(
     log: Log,
@@ -14,26 +17,28 @@ async def dead_letter(
     rejects: Sequence[Reject],
     *,
     partition: int | None = None,
+    withheld: bool = False,
 ) -> None:
     """Send ``rejects`` of ``batch`` to the dead-letter topic before their offsets are committed.
 
     They go to the partition of the batch's number, or to ``partition``. A crash in between sends
-    them again; (topic, partition, offset) in the headers tells them apart.
+    them again; (topic, partition, offset) in the headers tells them apart. ``withheld``: what the
+    record says stays where it came from, as it may name a customer; the headers tell where.
     """
     if not rejects:
         return
     source = batch.topic.encode(), str(batch.partition).encode()
     records = [
         Record(
-            batch.keys[reject.row],
-            batch.values[reject.row],
+            None if withheld else batch.keys[reject.row],
+            b"" if withheld else batch.values[reject.row],
             (
-                *batch.headers[reject.row],
+                *(() if withheld else batch.headers[reject.row]),
                 ("topic", source[0]),
                 ("partition", source[1]),
                 ("offset", str(batch.offsets[reject.row]).encode()),
                 ("reason", reject.reason.encode()),
-                ("detail", reject.detail.encode("utf-8", "backslashreplace")),
+                ("detail", (WITHHELD if withheld else reject.detail).encode(*_LENIENT)),
             ),
         )
         for reject in rejects

@@ -134,6 +134,9 @@ class Settings(BaseModel):
     web_host: str = Field("127.0.0.1", description="address of the worker's web server")
     web_port: int = Field(6066, ge=1, le=65535, description="port of the worker's web server")
 
+    pseudonym_key_file: Path | None = Field(
+        None, description="file with the HMAC key of customers' pseudonyms (docs/privacy.md)"
+    )
     console_token_file: Path | None = Field(
         None, description="file with the console's token; without one it is there on loopback only"
     )

@@ -17,8 +17,10 @@ from stream_app.core.assist import AssistRules, queue, urgency
 from stream_app.core.knowledge import Answer, Knowledge
 from stream_app.core.support import SupportModel, intents_max, normalised
 from stream_app.events import Reject
+from stream_app.hashing import public_name
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import Claim, Commit, Log, PublicStore, RawBatch, Record, StateStore
+from stream_app.pseudonyms import load_pseudonyms
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
@@ -160,6 +162,7 @@ class Support:
         self._store = store
         self._public = public
         self._log = log
+        self._pseudonyms = load_pseudonyms(settings.pseudonym_key_file)
         self.judge = judge  # takes a while to learn: there before partitions are claimed
         self._thinking = asyncio.Lock()  # scikit-learn works in a thread; one at a time
         self.owned: dict[int, Owned] = {}
@@ -171,7 +174,13 @@ class Support:
         if owned.cursor is not None and batch.next_offset <= owned.cursor:
             return  # a redelivery of what is answered
         messages, rows, rejects = self._decode(batch)
-        await dead_letter(self._log, self._settings.dead_letter_topic, batch, rejects)
+        await dead_letter(
+            self._log,
+            self._settings.dead_letter_topic,
+            batch,
+            rejects,
+            withheld=self._pseudonyms is not None,
+        )
         contexts = await asyncio.gather(*(self._context(message) for message in messages))
         values: list[bytes] = []
         if messages:
@@ -182,7 +191,10 @@ class Support:
         meta.applied += len(messages)
         meta.dead_lettered += len(rejects)
         meta.skipped += batch.next_offset - start - len(batch)
-        told = [(batch.keys[row], value) for row, value in zip(rows, values, strict=True)]
+        told = [
+            (key, value)
+            for key, value in zip(self._keys(batch, messages, rows), values, strict=True)
+        ]
         step = Commit(
             owned.cursor,
             batch.next_offset,
@@ -205,19 +217,39 @@ class Support:
                 rejects.append(Reject(row, "oversize", f"{len(value)} bytes"))
                 continue
             try:
-                messages.append(_decode_message(value or b""))
+                messages.append(self._named(_decode_message(value or b"")))
                 rows.append(row)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
                 rejects.append(Reject(row, "malformed", f"not a message: {exc}"[:200]))
         return messages, rows, rejects
+
+    def _named(self, message: Message) -> Message:
+        """The message under the customer's pseudonym, where they have one."""
+        if self._pseudonyms is not None:
+            for field, anonymous in (("user_id", False), ("session_id", True)):
+                given = getattr(message, field)
+                if given is not None:
+                    named = self._pseudonyms.of(str(given), anonymous=anonymous)
+                    setattr(message, field, named)
+        return message
+
+    def _keys(
+        self, batch: RawBatch, messages: Sequence[Message], rows: Sequence[int]
+    ) -> list[bytes | None]:
+        """Keys of the answers: as the messages have them, or the pseudonyms."""
+        if self._pseudonyms is None:
+            return [batch.keys[row] for row in rows]
+        customers = [m.session_id if m.user_id is None else m.user_id for m in messages]
+        return [None if name is None else str(name).encode() for name in customers]
 
     async def _context(self, message: Message) -> dict[str, object]:
         """Where the customer is in their journey; empty for one nobody knows."""
         customer = message.session_id if message.user_id is None else message.user_id
         if customer is None:
             return {}
+        name = public_name(str(customer), anonymous=message.user_id is None)
         stored = await retrying(
-            lambda: self._public.get(f"rec:{customer}"), "reading a customer's journey"
+            lambda: self._public.get(f"rec:{name}"), "reading a customer's journey"
         )
         if not isinstance(stored, dict):
             return {}

@@ -41,9 +41,15 @@ LAYERS: dict[str, tuple[str, str]] = {
     "user_cache": ("", ""),
     "profiles": ("codec core", "numpy"),
     "wire": ("", "msgspec"),
+    "pseudonyms": ("errors hashing", ""),
+    "aliases": ("core.model hashing pseudonyms wire", "msgspec numpy"),
+    "rotating": ("events hashing ports retrying", "numpy"),
     "formats": ("errors ports core.model wire", "msgspec orjson"),
     "searches": ("core", "numpy"),
-    "events": ("codec errors formats ports searches settings core hashing wire", "numpy msgspec"),
+    "events": (
+        "aliases pseudonyms codec errors formats ports searches settings core hashing wire",
+        "numpy msgspec",
+    ),
     "codec": ("errors core", "numpy orjson msgspec"),
     "rejects": ("events ports retrying", ""),
     "books": ("errors events ports", "msgspec orjson"),
@@ -58,7 +64,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "candidates": ("core items", "numpy"),
     "pipeline": (
         "admission ports settings candidates decisions events codec core items listing merging"
-        " offers outbox publishing rejects retrying states telemetry user_cache",
+        " offers outbox publishing rejects retrying rotating states telemetry user_cache",
         "numpy orjson",
     ),
     "relating": (
@@ -69,7 +75,10 @@ LAYERS: dict[str, tuple[str, str]] = {
     "following": ("errors events ports rejects retrying settings", "orjson"),
     "catalog_wire": ("errors core", "msgspec"),
     "cataloging": ("errors ports settings events catalog_wire core hashing", "numpy"),
-    "audience": ("errors ports settings events catalog_wire core hashing", "msgspec numpy"),
+    "audience": (
+        "pseudonyms errors ports settings events catalog_wire core hashing",
+        "msgspec numpy",
+    ),
     "composition": (
         "admission audience candidates cataloging core decisions following items journeys"
         " model_file offers pipeline ports publishing relating rule_records ruling settings"
@@ -93,7 +102,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy orjson msgspec",
     ),
     "supporting": (
-        "books errors ports settings events core pipeline rejects retrying",
+        "hashing pseudonyms books errors ports settings events core pipeline rejects retrying",
         "numpy orjson msgspec vaderSentiment",
     ),
     "support_files": ("errors settings core offline.tables", "pydantic"),
@@ -107,7 +116,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "outcomes": ("core decisions pipeline", "numpy"),
     "watching": ("adapters.telemetry outcomes worker", ""),
     "console": (
-        "errors adapters core hashing journeys outcomes ports rehearsal worker",
+        "pseudonyms errors adapters core hashing journeys outcomes ports rehearsal worker",
         "numpy orjson",
     ),
     "worker": (
@@ -120,7 +129,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "log_floods": ("", ""),
     "memory_watch": ("errors", ""),
     "reference": ("settings", "pydantic"),
-    "reader": ("errors hashing", "msgspec"),
+    "reader": ("pseudonyms errors hashing", "msgspec"),
     "contracts": ("audience catalog_wire core reader settings wire worker", "msgspec orjson"),
     "warmup": ("ports settings composition core adapters.memory", "orjson"),
     "commands": ("*", "click numpy orjson rich"),

@@ -11,6 +11,7 @@ from rich.table import Table
 from stream_app.adapters.topics import StoredRecord, consume
 from stream_app.commands.console import command, console, plain
 from stream_app.ports import Record
+from stream_app.rejects import WITHHELD
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
 from stream_app.worker import kafka_log, security
@@ -77,10 +78,13 @@ async def _replay(settings: Settings, reason: str | None) -> None:
     """Send again with the original key, value and headers; a record still bad comes back here."""
     log = kafka_log(settings)
     await log.start()
-    sent = 0
+    sent = withheld = 0
     try:
         async for record, ours in _dead_letters(settings, reason):
             if not ours.get("topic") or not ours.get("partition", "").isdigit():
+                continue
+            if ours.get("detail") == WITHHELD:
+                withheld += 1  # it is where its headers say, as long as that topic keeps it
                 continue
             headers = tuple((n, v) for n, v in record.headers if n not in OUR_HEADERS)
             again = Record(record.key, record.value, headers)
@@ -92,4 +96,4 @@ async def _replay(settings: Settings, reason: str | None) -> None:
             sent += 1
     finally:
         await log.stop()
-    plain(orjson.dumps({"replayed": sent}).decode())
+    plain(orjson.dumps({"replayed": sent, "withheld": withheld}).decode())

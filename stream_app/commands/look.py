@@ -18,6 +18,7 @@ from stream_app.hashing import customer_id, public_name
 from stream_app.journeys import load_journey
 from stream_app.ports import USERS
 from stream_app.profiles import profiles_json
+from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.settings import Settings
 from stream_app.worker import redis_store
 
@@ -33,7 +34,7 @@ def register(app: Any, settings: Settings) -> None:
                 answer = await answer_why_not(store, settings, user, why_not)
                 print_answer(user, why_not, answer, settings.list_size)
                 return
-            found = await _found(store, user)
+            found = await _found(store, settings, user)
         finally:
             await store.close()
         if not isinstance(found, dict):
@@ -83,13 +84,20 @@ def register(app: Any, settings: Settings) -> None:
     app.command(click.argument("user"))(command(profile))
 
 
-def _names(user: str) -> tuple[str, str]:
+def _names(settings: Settings, user: str) -> list[str]:
     """What USER may be called in keys: the id is a user's, or an anonymous session's."""
-    return public_name(user, anonymous=False), public_name(user, anonymous=True)
+    pseudonyms = load_pseudonyms(settings.pseudonym_key_file)
+    return [
+        name
+        for anonymous in (False, True)
+        for name in names_of(pseudonyms, public_name(user, anonymous=anonymous))
+    ]
 
 
-async def _found(store: RedisStore, user: str) -> dict[bytes, bytes] | bytes | None:
-    for name in _names(user):
+async def _found(
+    store: RedisStore, settings: Settings, user: str
+) -> dict[bytes, bytes] | bytes | None:
+    for name in _names(settings, user):
         found = await store.get(f"rec:{name}")
         if found is not None:
             return found
@@ -99,7 +107,7 @@ async def _found(store: RedisStore, user: str) -> dict[bytes, bytes] | bytes | N
 async def _profile(store: RedisStore, settings: Settings, user: str) -> str:
     partition = partition_of(user.encode(), settings.clickstream_partitions)
     steps = load_journey(settings.journey_file).names
-    for name in _names(user):
+    for name in _names(settings, user):
         ids = np.array([customer_id(name)], np.uint64)
         (blob,) = await store.load(USERS, [partition], [ids[0].tobytes()])
         if blob:

@@ -20,6 +20,7 @@ from stream_app.errors import ConfigurationError
 from stream_app.hashing import given_name, public_name
 from stream_app.journeys import load_journey
 from stream_app.ports import Record
+from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.rehearsal import rehearse
 from stream_app.rule_records import read_rules
 from stream_app.settings import Settings
@@ -110,9 +111,10 @@ async def _dry_run(settings: Settings, customer: str) -> None:
     broadcasts = Broadcasts(settings, stages, security(settings), stages.followers)
     key = given_name(customer)[0].encode("utf-8", "surrogatepass")
     partition = partition_of(key, settings.clickstream_partitions)
+    names = names_of(load_pseudonyms(settings.pseudonym_key_file), customer)
     try:
         await broadcasts.load()
-        lists, changes = await rehearse(stages, store, customer, partition)
+        lists, changes = await rehearse(stages, store, names, partition)
     finally:
         await broadcasts.close()
         await log.stop()

@@ -192,7 +192,7 @@ async def _read_clicks(
                 " STREAM_APP_CLICKSTREAM_RETENTION_DAYS have passed"
             )
         found = decoder.decode(_raw(records))
-        admission.refuse(found.events)
+        admission.refuse(found.events, found.aliases.former_ids())
         for row in np.flatnonzero(found.events["kind"] == KIND["erase"]).tolist():
             admission.suppression.add(
                 int(found.events["customer"][row]), float(found.events["ts"][row])

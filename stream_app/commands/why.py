@@ -28,6 +28,7 @@ from stream_app.journeys import load_journey
 from stream_app.offers import rules_of
 from stream_app.pipeline import BLEND_ID
 from stream_app.ports import USERS, StateStore
+from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.settings import Settings
 from stream_app.worker import redis_store
 
@@ -161,8 +162,10 @@ async def why_not(store: StateStore, settings: Settings, user: str, item: str) -
 
 async def _customer(store: StateStore, settings: Settings, user: str) -> NDArray[np.void]:
     partition = partition_of(user.encode(), settings.clickstream_partitions)
-    for anonymous in (False, True):
-        ids = np.array([customer_id(public_name(user, anonymous=anonymous))], np.uint64)
+    pseudonyms = load_pseudonyms(settings.pseudonym_key_file)
+    given = [public_name(user, anonymous=anonymous) for anonymous in (False, True)]
+    for name in (name for one in given for name in names_of(pseudonyms, one)):
+        ids = np.array([customer_id(name)], np.uint64)
         (blob,) = await store.load(USERS, [partition], [ids[0].tobytes()])
         if blob:
             return decode_users(ids, [blob])

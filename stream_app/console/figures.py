@@ -15,6 +15,7 @@ from stream_app.core.state import decode_users
 from stream_app.hashing import customer_id, given_name, stable_hash
 from stream_app.outcomes import experiments, feedback
 from stream_app.ports import USERS
+from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.rehearsal import rehearse
 from stream_app.worker import Worker
 
@@ -63,9 +64,12 @@ def live(worker: Worker, statuses: list[Any], steps: Sequence[str]) -> dict[str,
 
 async def customer(worker: Worker, name: str) -> dict[str, Any] | None:
     """Journey, recent events and lists of a customer by public name; ``None``: unknown."""
-    lists = await worker.store.get(f"rec:{name}")
-    profile = await worker.store.get(f"profile:{name}")
-    events = await _recent(worker, name)
+    lists, profile = None, None
+    events: list[dict[str, Any]] = []
+    for called in _names(worker, name):
+        lists = lists or await worker.store.get(f"rec:{called}")
+        profile = profile or await worker.store.get(f"profile:{called}")
+        events = events or await _recent(worker, called, _partition(worker, name))
     if not (isinstance(lists, dict) or isinstance(profile, bytes) or events):
         return None
     fields = lists if isinstance(lists, dict) else {}
@@ -103,8 +107,8 @@ async def item(worker: Worker, name: str) -> dict[str, Any] | None:
 
 async def rules(worker: Worker, name: str) -> dict[str, Any]:
     """What each merchandising rule does to the lists of a customer; nothing is written."""
-    partition = _partition(worker, name)
-    lists, changes = await rehearse(worker.stages, worker.store, name, partition)
+    names, partition = _names(worker, name), _partition(worker, name)
+    lists, changes = await rehearse(worker.stages, worker.store, names, partition)
     return {
         "id": name,
         "rules": len(worker.stages.merchandise.rules),
@@ -119,9 +123,13 @@ def _partition(worker: Worker, name: str) -> int:
     return partition_of(key, worker.settings.clickstream_partitions)
 
 
-async def _recent(worker: Worker, name: str) -> list[dict[str, Any]]:
+def _names(worker: Worker, name: str) -> list[str]:
+    """What a customer is called in keys: as the operator says, or by pseudonym."""
+    return names_of(load_pseudonyms(worker.settings.pseudonym_key_file), name)
+
+
+async def _recent(worker: Worker, name: str, partition: int) -> list[dict[str, Any]]:
     """The customer's last item events, newest first, from their state."""
-    partition = _partition(worker, name)
     ids = np.array([customer_id(name)], np.uint64)
     (blob,) = await worker.store.load(USERS, [partition], [ids[0].tobytes()])
     if not blob:

@@ -9,6 +9,7 @@
 Needs nothing of the worker; :class:`Newest` drops outdated records when following the topic.
 """
 
+from stream_app.pseudonyms import Pseudonyms, load_pseudonyms
 from stream_app.reader.client import Answer, AsyncReader, Reader
 from stream_app.reader.following import Newest
 from stream_app.reader.records import (
@@ -33,6 +34,7 @@ __all__ = [
     "Entry",
     "Newest",
     "Profile",
+    "Pseudonyms",
     "Reader",
     "Reason",
     "Recommendations",
@@ -41,4 +43,5 @@ __all__ = [
     "decode_entries",
     "decode_profile",
     "decode_recommendations",
+    "load_pseudonyms",
 ]

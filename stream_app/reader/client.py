@@ -4,10 +4,11 @@ The Redis client is the application's own: redis-py's or valkey-py's, single, Se
 with or without ``decode_responses``.
 """
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from stream_app.hashing import public_name
+from stream_app.pseudonyms import Pseudonyms, names_of
 from stream_app.reader.records import (
     Entry,
     Profile,
@@ -40,15 +41,25 @@ class AsyncClient(Protocol):
     def execute_command(self, *args: Any) -> Awaitable[Any]: ...
 
 
+Named = Callable[[str, bool], list[str]]  # id, whether of a session → public names, newest first
+
+
+def _named(pseudonyms: Pseudonyms | None) -> Named:
+    return lambda text, anonymous: names_of(pseudonyms, public_name(text, anonymous=anonymous))
+
+
 def _recommend(
-    user_id: str | None, name: str, session_id: str | None, item_id: str | None, limit: int
+    named: Named,
+    user_id: str | None,
+    name: str,
+    session_id: str | None,
+    item_id: str | None,
+    limit: int,
 ) -> Asking[Answer]:
     for origin, who in (("customer", user_id), ("session", session_id)):
-        if not who:
-            continue
-        key = f"rec:{public_name(who, anonymous=origin == 'session')}"
-        if entries := decode_entries((yield "HGET", key, name)):
-            return Answer(entries[:limit], origin)  # type: ignore[arg-type]
+        for called in named(who, origin == "session") if who else ():
+            if entries := decode_entries((yield "HGET", f"rec:{called}", name)):
+                return Answer(entries[:limit], origin)  # type: ignore[arg-type]
     if item_id and (entries := decode_entries((yield "GET", f"similar:{item_id}"))):
         return Answer(entries[:limit], "similar")
     if entries := decode_entries((yield "GET", "trending:all")):
@@ -56,26 +67,34 @@ def _recommend(
     return Answer([], "nothing")
 
 
-def _customer(user_id: str, anonymous: bool) -> Asking[Recommendations | None]:
-    name = public_name(user_id, anonymous=anonymous)
-    found = yield "HGETALL", f"rec:{name}"
-    return decode_recommendations(found, name) if found else None
+def _customer(named: Named, user_id: str, anonymous: bool) -> Asking[Recommendations | None]:
+    for name in named(user_id, anonymous):
+        if found := (yield "HGETALL", f"rec:{name}"):
+            return decode_recommendations(found, name)
+    return None
 
 
 def _entries(key: str, limit: int) -> Asking[list[Entry]]:
     return decode_entries((yield "GET", key))[:limit]
 
 
-def _profile(user_id: str) -> Asking[Profile | None]:
-    found = yield "GET", f"profile:{public_name(user_id, anonymous=False)}"
-    return decode_profile(found) if found else None
+def _profile(named: Named, user_id: str) -> Asking[Profile | None]:
+    for name in named(user_id, False):
+        if found := (yield "GET", f"profile:{name}"):
+            return decode_profile(found)
+    return None
 
 
 class Reader:
-    """Reads with a blocking client. Errors of the client pass through."""
+    """Reads with a blocking client. Errors of the client pass through.
 
-    def __init__(self, client: Client) -> None:
+    ``pseudonyms``: where the worker has ``STREAM_APP_PSEUDONYM_KEY_FILE``, ``load_pseudonyms`` of
+    the same file; customers are still asked for by their own ids.
+    """
+
+    def __init__(self, client: Client, *, pseudonyms: Pseudonyms | None = None) -> None:
         self._client = client
+        self._named = _named(pseudonyms)
 
     def recommend(
         self,
@@ -91,14 +110,14 @@ class Reader:
         In order: the customer's list, that of their anonymous session, neighbours of the item they
         look at, what is trending.
         """
-        return self._ask(_recommend(user_id, name, session_id, item_id, limit))
+        return self._ask(_recommend(self._named, user_id, name, session_id, item_id, limit))
 
     def customer(self, user_id: str, *, anonymous: bool = False) -> Recommendations | None:
         """Step and all lists of a customer; ``None`` when none of their events was applied yet.
 
         ``anonymous``: ``user_id`` is the id of a session.
         """
-        return self._ask(_customer(user_id, anonymous))
+        return self._ask(_customer(self._named, user_id, anonymous))
 
     def similar(self, item_id: str, *, limit: int = 20) -> list[Entry]:
         """Neighbours of an item, the closest first; empty for an unknown one."""
@@ -110,7 +129,7 @@ class Reader:
 
     def profile(self, user_id: str) -> Profile | None:
         """What is known of a customer."""
-        return self._ask(_profile(user_id))
+        return self._ask(_profile(self._named, user_id))
 
     def _ask(self, asking: Asking[T]) -> T:
         reply = None
@@ -126,8 +145,9 @@ class Reader:
 class AsyncReader:
     """:class:`Reader` for an asynchronous client; the same methods, awaited."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, *, pseudonyms: Pseudonyms | None = None) -> None:
         self._client = client
+        self._named = _named(pseudonyms)
 
     async def recommend(
         self,
@@ -139,11 +159,11 @@ class AsyncReader:
         limit: int = 10,
     ) -> Answer:
         """See :meth:`Reader.recommend`."""
-        return await self._ask(_recommend(user_id, name, session_id, item_id, limit))
+        return await self._ask(_recommend(self._named, user_id, name, session_id, item_id, limit))
 
     async def customer(self, user_id: str, *, anonymous: bool = False) -> Recommendations | None:
         """See :meth:`Reader.customer`."""
-        return await self._ask(_customer(user_id, anonymous))
+        return await self._ask(_customer(self._named, user_id, anonymous))
 
     async def similar(self, item_id: str, *, limit: int = 20) -> list[Entry]:
         """See :meth:`Reader.similar`."""
@@ -155,7 +175,7 @@ class AsyncReader:
 
     async def profile(self, user_id: str) -> Profile | None:
         """See :meth:`Reader.profile`."""
-        return await self._ask(_profile(user_id))
+        return await self._ask(_profile(self._named, user_id))
 
     async def _ask(self, asking: Asking[T]) -> T:
         reply = None
