@@ -33,7 +33,7 @@ class Pseudonyms:
         """The pseudonym of a user id, or of a session id: base64url of 128 bits of HMAC-SHA256.
 
         >>> Pseudonyms([b"0123456789abcdef0123456789abcdef"]).of("ada", anonymous=False)
-        'ocIDmCUXBnxKSUdrlALyVA'
+        '_h-vsnn10b7kqA7rq27t-A'
         """
         said = b"%b:%b" % (b"s" if anonymous else b"u", text.encode("utf-8", "surrogatepass"))
         digest = hmac.digest(self._keys[int(former)], said, "sha256")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from stream_app.commands import (
+    aggregates,
     dead_letters,
     decisions,
     load,
@@ -25,6 +26,7 @@ def register(app: Any, settings: Settings) -> None:
         load,
         rules,
         look,
+        aggregates,
         dead_letters,
         decisions,
         offline,

@@ -5,7 +5,7 @@ Differentially private counts (Dwork et al. 2006), exposure of items and groups 
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,9 @@ from stream_app.core.chance import uniform
 from stream_app.core.metrics import gini
 
 Floats = NDArray[np.float64]
+
+ITEMS_EACH = 5  # recent items of a customer that count
+PER_CUSTOMER_MAX = 2 + ITEMS_EACH
 
 
 def private_counts(
@@ -38,6 +41,48 @@ def private_counts(
     tail = np.maximum(1.0 - 2.0 * np.abs(u), 2.0**-53)
     noisy: Floats = values - scale * np.sign(u) * np.log(tail)
     return noisy
+
+
+class Counts(NamedTuple):
+    """Customers by step ``(steps,)``, by last move ``(steps, steps)``, by recent item ``(items,)``.
+
+    One customer changes them together by at most 2 + ``ITEMS_EACH``.
+    """
+
+    steps: Floats
+    moves: Floats
+    items: Floats
+
+
+def customer_counts(users: NDArray[np.void], items: NDArray[np.uint64], steps_n: int) -> Counts:
+    """Counts of ``(n,) USER``; ``items`` are ascending hashes of the items that are counted.
+
+    Of a customer the step, the last move between steps and the last ``ITEMS_EACH`` places of the
+    ring count, an item that is there twice once.
+
+    >>> from stream_app.core.state import new_users
+    >>> users = new_users(np.arange(2, dtype=np.uint64))
+    >>> users["events"], users["step"], users["previous_step"] = 1, [2, 1], [1, 0]
+    >>> users["ring_n"], users["ring_item"][:, :3] = [3, 1], [[7, 9, 7], [9, 0, 0]]
+    >>> found = customer_counts(users, np.array([7, 8, 9], np.uint64), 3)
+    >>> found.steps.tolist(), found.moves[1, 2].tolist(), found.items.tolist()
+    ([0.0, 1.0, 1.0], 1.0, [1.0, 0.0, 2.0])
+    """
+    users = users[users["events"] > 0]
+    step = np.minimum(users["step"].astype(np.int64), steps_n - 1)
+    before = np.minimum(users["previous_step"].astype(np.int64), steps_n - 1)
+    steps = np.bincount(step, minlength=steps_n).astype(np.float64)
+    moves = np.bincount(before * steps_n + step, minlength=steps_n * steps_n)
+    counts = np.zeros(len(items))
+    if len(items) and len(users):
+        back = users["ring_n"].astype(np.int64)[:, None] - 1 - np.arange(ITEMS_EACH)
+        recent = np.take_along_axis(users["ring_item"], np.maximum(back, 0), axis=1)
+        again = (recent[:, :, None] == recent[:, None, :]) & (back[:, None, :] >= 0)
+        first = ~np.tril(again, -1).any(axis=2)
+        at = np.minimum(np.searchsorted(items, recent), len(items) - 1)
+        counted = first & (back >= 0) & (items[at] == recent)
+        counts += np.bincount(at[counted], minlength=len(items))
+    return Counts(steps, moves.reshape(steps_n, steps_n).astype(np.float64), counts)
 
 
 def exposure_report(
