@@ -12,6 +12,7 @@ from stream_app.adapters.redis_store import RedisStore
 from stream_app.commands.console import command, console, plain
 from stream_app.commands.why import print_answer
 from stream_app.commands.why import why_not as answer_why_not
+from stream_app.core.aggregates import oddity
 from stream_app.core.state import decode_users
 from stream_app.errors import StreamAppError
 from stream_app.hashing import customer_id, public_name
@@ -111,7 +112,10 @@ async def _profile(store: RedisStore, settings: Settings, user: str) -> str:
         ids = np.array([customer_id(name)], np.uint64)
         (blob,) = await store.load(USERS, [partition], [ids[0].tobytes()])
         if blob:
-            return profiles_json(decode_users(ids, [blob]), [name], steps)[0].decode()
+            users = decode_users(ids, [blob])
+            found = orjson.loads(profiles_json(users, [name], steps)[0])
+            found["oddity"] = round(float(oddity(users)[0]), 4)
+            return orjson.dumps(found).decode()
     raise StreamAppError(f"customer {user!r} is not known: none of their events was applied yet")
 
 

@@ -15,6 +15,7 @@ from redis import Redis
 
 from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.partitioning import partition_of
+from stream_app.commands.exposure import exposed, groups_of, latest_lists
 from stream_app.commands.replay import read_lines
 from stream_app.hashing import public_name
 from stream_app.ports import Record
@@ -95,6 +96,16 @@ def test_files_of_a_family_go_unchanged_through_kafka_to_their_customers_lists(
         return all(version(live, who) > before[who] and lists(live, who) for who in wanted)
 
     until(listed, f"lists of {sorted(wanted)}")
+
+
+def test_exposure_is_measured_over_the_lists_that_customers_have(live: LiveShop) -> None:
+    async def measured() -> dict[str, Any]:
+        lists = await latest_lists(live.settings, "home")
+        return exposed(lists, await groups_of(live.settings, "brand"))
+
+    found = asyncio.run(measured())
+    assert 0.0 <= found["gini"] <= 1.0
+    assert sum(row["share"] for row in found["groups"].values()) == pytest.approx(1.0)
 
 
 def version(shop: LiveShop, who: str) -> int:
