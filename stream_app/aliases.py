@@ -14,6 +14,7 @@ from stream_app.core.model import INTERNAL
 from stream_app.hashing import customer_id, public_name
 from stream_app.pseudonyms import Pseudonyms
 from stream_app.wire import Event
+from stream_app.wire_columns import text_of
 
 _INTERNAL = frozenset(INTERNAL)
 
@@ -59,9 +60,9 @@ def aliased(
             formers.append("")
             continue
         anonymous = event.user_id is None
-        text = _text(event.session_id if anonymous else event.user_id)
+        text = text_of(event.session_id if anonymous else event.user_id)
         if event.session_id is not None:
-            session = _text(event.session_id)
+            session = text_of(event.session_id)
             event.session_id = pseudonyms.of(session, anonymous=True)
             keys[event.session_id] = session.encode("utf-8", "surrogatepass")
         if not anonymous:
@@ -76,7 +77,3 @@ def aliased(
             of.append(row)
             formers.append("")
     return events, of, Aliases(formers if pseudonyms.rotating else (), keys)
-
-
-def _text(value: str | int | None) -> str:
-    return value if isinstance(value, str) else str(value)

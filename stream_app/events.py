@@ -22,6 +22,15 @@ from stream_app.pseudonyms import load_pseudonyms
 from stream_app.searches import Searches
 from stream_app.settings import Settings
 from stream_app.wire import Event
+from stream_app.wire_columns import (
+    Column,
+    absent,
+    columns_of,
+    missing,
+    numbers_of,
+    text_of,
+    texts_of,
+)
 
 REASONS = {
     "empty": "the record has no value",
@@ -89,7 +98,7 @@ class EventBatch(NamedTuple):
 
     def session_id(self, row: int) -> str:
         """The session that an event names."""
-        return _text(self.given[row].session_id)
+        return text_of(self.given[row].session_id)
 
     def session_key(self, row: int) -> bytes:
         """The key of the records of that session, which decides their partition."""
@@ -99,7 +108,6 @@ class EventBatch(NamedTuple):
 
 _decode = decoder(Event)
 _decode_ascii = msgspec.json.Decoder(Event).decode
-_Column = tuple[Any, ...]
 _ANONYMOUS = "\0"  # before session ids among user ids: neither can have it
 
 
@@ -133,7 +141,7 @@ class EventDecoder:
         else:
             parsed, rows, rejects = self._parse(batch.values)
         # All of a clean batch is checked at once; only suspects are looked at one by one.
-        columns = _columns(parsed)
+        columns = columns_of(parsed)
         suspects = self._suspects(columns, rows, batch.timestamps_ms)
         for at in reversed(suspects):
             reason = self._problem(parsed[at], batch.timestamps_ms[rows[at]])
@@ -153,7 +161,7 @@ class EventDecoder:
         if self._pseudonyms is not None:
             parsed, rows, aliases = aliased(parsed, rows, self._pseudonyms)
         if suspects or foreign or self._pseudonyms is not None:
-            columns = _columns(parsed)
+            columns = columns_of(parsed)
         found = self._batch(parsed, columns, batch, rows, rejects, ignored)
         return found._replace(aliases=aliases) if self._pseudonyms is not None else found
 
@@ -168,10 +176,10 @@ class EventDecoder:
         record_ms = np.array(timestamps_ms, np.float64)[rows]
         latest = np.where(record_ms > 0, record_ms / 1000.0 + self._future_s, _TS_MAX)
         bad = (kind < 0) | ~((ts >= _TS_MIN) & (ts <= latest)) | (kind >= _INTERNAL_FROM)
-        bad |= _missing(columns.user_id) & _missing(columns.session_id)
-        bad |= _missing(columns.item_id) & _KIND_NEEDS_ITEM[kind]
+        bad |= missing(columns.user_id) & missing(columns.session_id)
+        bad |= missing(columns.item_id) & _KIND_NEEDS_ITEM[kind]
         for values in (columns.price, columns.quantity, columns.rating):
-            if not _absent(values):
+            if not absent(values):
                 numbers = np.array([value or 0.0 for value in values])
                 bad |= ~((numbers >= 0.0) & (numbers <= _NUMBER_MAX))
         for ids in (columns.user_id, columns.session_id, columns.item_id, columns.event_id):
@@ -180,13 +188,13 @@ class EventDecoder:
                 bad |= np.array([value in odd for value in ids])
         return np.flatnonzero(bad).tolist()
 
-    def _odd_ids(self, values: _Column) -> set[str | int]:
+    def _odd_ids(self, values: Column) -> set[str | int]:
         """The ids that break a rule; all are looked at together, and again only if one does."""
         ids = set(values)
         ids.discard(None)
         if not ids:
             return ids
-        texts = _texts(tuple(ids))
+        texts = texts_of(tuple(ids))
         if all(texts) and max(map(len, texts)) <= self._chars_max and "".join(texts).isprintable():
             return set()
         return {value for value in ids if not self._good_id(value)}
@@ -301,26 +309,26 @@ class EventDecoder:
         record_ms = np.array(batch.timestamps_ms, np.float64)[rows]
         hashes, customers = _customers(columns, events)
         events["customer"] = hashes
-        items = _texts(columns.item_id)
+        items = texts_of(columns.item_id)
         events["item"] = self._item_hashes(items)
         events["ts"] = columns.ts
         events["offset"] = np.array(batch.offsets, np.int64)[rows]
         events["kind"] = list(map(_KIND_OR_NONE.__getitem__, columns.event))
-        units = _numbers(columns.quantity, 1.0)
-        events["value"] = _numbers(columns.price, 0.0) * units
+        units = numbers_of(columns.quantity, 1.0)
+        events["value"] = numbers_of(columns.price, 0.0) * units
         events["units"] = units
         for name, values in (("session", columns.session_id), ("event_id", columns.event_id)):
-            if not _absent(values):
-                events[name] = [short_hash(text) if text else 0 for text in _texts(values)]
+            if not absent(values):
+                events[name] = [short_hash(text) if text else 0 for text in texts_of(values)]
         for name, values, table in (
             ("list", columns.list, _LISTS),
             ("source", columns.list_source, _SOURCES),
         ):
-            if not _absent(values):
+            if not absent(values):
                 events[name] = [table.get(v, 0) for v in values]
         self._searches.fill(events, columns.query)
         segments = self._segments(columns, events)
-        if not _absent(columns.category):
+        if not absent(columns.category):
             events["category"] = [0 if v is None else _category(v) for v in columns.category]
         internal = np.flatnonzero(events["kind"] >= _INTERNAL_FROM).tolist()
         data = {row: good[row].sa_data or "" for row in internal}
@@ -333,7 +341,7 @@ class EventDecoder:
         """Fill the segments of ``events``; returns their texts by hash."""
         segments: dict[int, str] = {}
         for k, values in enumerate((columns.channel, columns.region)):
-            if _absent(values):
+            if absent(values):
                 continue
             texts = [text if type(text) is str else "" for text in values]
             hashes = {text: self._segment_hash(text) for text in set(texts)}
@@ -355,43 +363,11 @@ class EventDecoder:
         return list(map(known.__getitem__, texts))
 
 
-def _columns(parsed: Sequence[Event]) -> Any:
-    """The fields of all events together: an :class:`Event` with a tuple in each field."""
-    if not parsed:
-        return Event()
-    columns: Any = zip(*map(msgspec.structs.astuple, parsed), strict=True)
-    return Event(*columns)
-
-
-def _texts(values: _Column) -> list[str]:
-    """The ids as text, "" for none; those that came as numbers in decimal digits."""
-    if set(map(type, values)) == {str}:
-        return list(values)
-    return ["" if value is None else _text(value) for value in values]
-
-
-def _absent(values: _Column) -> bool:
-    return values.count(None) == len(values)
-
-
-def _missing(values: _Column) -> NDArray[np.bool_]:
-    """Which of the values are none."""
-    if not values.count(None):
-        return np.zeros(len(values), np.bool_)
-    return np.array([value is None for value in values])
-
-
-def _numbers(values: _Column, otherwise: float) -> NDArray[np.float64]:
-    if _absent(values):
-        return np.full(len(values), otherwise)
-    return np.array([otherwise if value is None else value for value in values], np.float64)
-
-
 def _customers(columns: Any, events: NDArray[np.void]) -> tuple[list[int], list[str]]:
     """Hashes and public names by event; says in ``events`` who is anonymous."""
-    names = _texts(columns.user_id)
+    names = texts_of(columns.user_id)
     if not all(names):
-        sessions = _texts(columns.session_id)
+        sessions = texts_of(columns.session_id)
         events["anonymous"] = [not user for user in names]
         names = [
             user or _ANONYMOUS + session for user, session in zip(names, sessions, strict=True)
@@ -405,9 +381,5 @@ def _customers(columns: Any, events: NDArray[np.void]) -> tuple[list[int], list[
     return list(map(hashes.__getitem__, names)), list(map(shown.__getitem__, names))
 
 
-def _text(value: str | int | None) -> str:
-    return value if isinstance(value, str) else str(value)
-
-
 def _category(value: object) -> int:
-    return short_hash(_text(value)) if isinstance(value, str | int) else 0
+    return short_hash(text_of(value)) if isinstance(value, str | int) else 0

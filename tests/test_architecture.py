@@ -41,13 +41,15 @@ LAYERS: dict[str, tuple[str, str]] = {
     "user_cache": ("", ""),
     "profiles": ("codec core", "numpy"),
     "wire": ("", "msgspec"),
+    "wire_columns": ("wire", "msgspec numpy"),
     "pseudonyms": ("errors hashing", ""),
-    "aliases": ("core.model hashing pseudonyms wire", "msgspec numpy"),
+    "aliases": ("core.model hashing pseudonyms wire wire_columns", "msgspec numpy"),
     "rotating": ("events hashing ports retrying", "numpy"),
     "formats": ("errors ports core.model wire", "msgspec orjson"),
     "searches": ("core", "numpy"),
     "events": (
-        "aliases pseudonyms codec errors formats ports searches settings core hashing wire",
+        "aliases pseudonyms codec errors formats ports searches settings core hashing"
+        " wire wire_columns",
         "numpy msgspec",
     ),
     "codec": ("errors core", "numpy orjson msgspec"),

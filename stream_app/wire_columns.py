@@ -1,0 +1,48 @@
+"""The fields of many events side by side. Called by the decoder."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.wire import Event
+
+Column = tuple[Any, ...]
+
+
+def columns_of(parsed: Sequence[Event]) -> Any:
+    """The fields of all events together: an :class:`Event` with a tuple in each field."""
+    if not parsed:
+        return Event()
+    columns: Any = zip(*map(msgspec.structs.astuple, parsed), strict=True)
+    return Event(*columns)
+
+
+def texts_of(values: Column) -> list[str]:
+    """The ids as text, "" for none; those that came as numbers in decimal digits."""
+    if set(map(type, values)) == {str}:
+        return list(values)
+    return ["" if value is None else text_of(value) for value in values]
+
+
+def absent(values: Column) -> bool:
+    return values.count(None) == len(values)
+
+
+def missing(values: Column) -> NDArray[np.bool_]:
+    """Which of the values are none."""
+    if not values.count(None):
+        return np.zeros(len(values), np.bool_)
+    return np.array([value is None for value in values])
+
+
+def numbers_of(values: Column, otherwise: float) -> NDArray[np.float64]:
+    if absent(values):
+        return np.full(len(values), otherwise)
+    return np.array([otherwise if value is None else value for value in values], np.float64)
+
+
+def text_of(value: str | int | None) -> str:
+    return value if isinstance(value, str) else str(value)
