@@ -34,7 +34,7 @@ class Listing:
         self._journey = journey
         self._items = items
         self._ranker = ranker
-        self._candidates = candidates
+        self.candidates = candidates
         self._offers = offers
         self._merchandise = merchandise
 
@@ -64,7 +64,7 @@ class Listing:
         owners, where = np.nonzero(possible(wanted, shown, searchable=len(view.flags) > 0))
         kinds, times = where.astype(np.uint8), users["last_ts"][owners]
         outside = (
-            self._candidates.draw(shown, owners, kinds, times, segments[owners]),
+            self.candidates.draw(shown, owners, kinds, times, segments[owners]),
             self._exploration(shown, owners, kinds),
         )
         rules = self._merchandise if self._merchandise and self._merchandise.rules else None

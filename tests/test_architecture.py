@@ -137,7 +137,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "commands": ("*", "click numpy orjson rich"),
     "offline": (
         "errors ports settings events candidates codec core hashing journeys composition"
-        " model_file adapters.memory",
+        " listing model_file offers adapters.memory",
         "numpy scipy orjson msgspec rich matplotlib optuna",
     ),
     "simulator": ("errors events", "numpy orjson"),

@@ -115,6 +115,7 @@ def register(app: Any, settings: Settings) -> None:
     _register_fits(app)
     _register_demand(app)
     _register_cold_start(app, settings)
+    _register_lists(app, settings)
 
 
 def _register_tune(app: Any, settings: Settings) -> None:
@@ -225,6 +226,49 @@ def _register_demand(app: Any) -> None:
         click.option("--service-level", type=click.FloatRange(0.5, 0.999), default=0.95),
         _JSON,
     )(command(evaluate_demand))
+
+
+def _register_lists(app: Any, settings: Settings) -> None:
+    async def evaluate_lists(
+        train: str,
+        test: str | None,
+        split: float,
+        group: str | None,
+        targets: str | None,
+        fresh: bool,
+        json_only: bool,
+    ) -> None:
+        """Measure the lists of each journey step beside home alone in as many places."""
+        from stream_app.offline.steplists import evaluate_lists as measured
+
+        learned = read_events(Path(train))
+        if test is None:
+            tables = evaluation.split_by_time(learned, split)
+        else:
+            tables = learned, read_events(Path(test))
+        chosen = evaluation.group_of(*tables, group)
+        wanted = evaluation.targets_of(targets)
+        result = await measured(*tables, settings, group=chosen, targets=wanted, fresh=fresh)
+        if not json_only:
+            shown = Table("step: list", "n", "places", "hit_rate", "home alone", "95 % of the gain")
+            for name, row in result["by_step"].items():
+                low, high = row["gain_interval"]
+                cells = f"{row['n']:,}", f"{row['places']:.1f}", f"{row['hit_rate']:.4f}"
+                shown.add_row(
+                    name, *cells, f"{row['home_hit_rate']:.4f}", f"{low:+.4f} … {high:+.4f}"
+                )
+            console.print(shown)
+        plain(orjson.dumps(result).decode())
+
+    app.command(
+        *_EVALUATE[:3],
+        click.option(
+            "--group", default=None, help="session_id or user_id; default: what is there."
+        ),
+        click.option("--targets", default=None, help="Event types to predict, comma-separated."),
+        click.option("--fresh", is_flag=True, help="Only items that the customer had not met."),
+        _JSON,
+    )(command(evaluate_lists))
 
 
 def _register_cold_start(app: Any, settings: Settings) -> None:

@@ -90,11 +90,12 @@ def _row(
     return row
 
 
-# Neighbours of neighbours cost most of a list's time. They are left out where the direct ones say
-# as much: docs/journey.md has the figures.
+# Neighbours of neighbours cost most of a home list's time, and a page that is about one item has
+# enough in those of the item itself.
 _TOGETHER = {"co_occurrence": 1.0}
 _NEXT = {"co_occurrence": 0.25, "next_item": 1.0}
-_OWN = {"co_occurrence": 1.0, "popularity": 0.1, "repeat": 1.0, "return": 1.0}
+_OWN = {"popularity": 0.1, "repeat": 1.0, "return": 1.0}
+_TABLES = {"co_occurrence": 1.0, "two_hop": 1.0, "next_item": 1.0, "popularity": 1.0}
 
 KINDS_OF_LISTS = np.concatenate(
     [
@@ -134,9 +135,9 @@ KINDS_OF_LISTS = np.concatenate(
             RECENT,
             only=MATCHES,
             matched=20.0,
-            sources={**_OWN, "two_hop": 1.0, "next_item": 1.0, "popularity": 1.0},
+            sources={**_OWN, **_TABLES},
         ),
-        _row(RECENT, share=0.5, only=CART_ONLY, seeds=CART_SEEDS, sources=_OWN),  # cart_items
+        _row(RECENT, only=CART_ONLY, seeds=CART_SEEDS, sources=_OWN),  # cart_items
     ]
 )
 assert len(KINDS_OF_LISTS) == len(LISTS)
@@ -161,7 +162,7 @@ def sizes(list_size: int) -> NDArray[np.int64]:
     """``(lists,)``: how many entries each kind of list has at most, at least one.
 
     >>> sizes(20).tolist()
-    [20, 20, 10, 10, 5, 10, 20, 20, 10]
+    [20, 20, 10, 10, 5, 10, 20, 20, 20]
     """
     found: NDArray[np.int64] = np.ceil(list_size * KINDS_OF_LISTS["share"]).astype(np.int64)
     return found

@@ -61,10 +61,18 @@ class Shop:
             await self.worker.relate.assign(q)
         await self.worker.learn.assign(0)
 
-    async def send(self, user: str, kind: str, item: str | None = None, ts: float = 0.0) -> None:
+    async def send(
+        self,
+        user: str,
+        kind: str,
+        item: str | None = None,
+        ts: float = 0.0,
+        query: str | None = None,
+    ) -> None:
         """Append an event of a customer, as of now unless ``ts`` says otherwise."""
         name = "session_id" if user.startswith("~") else "user_id"
         event = {"event": kind, name: user.lstrip("~"), "item_id": item, "ts": ts or self.now}
+        event["query"] = query
         record = Record(b"k", orjson.dumps(event), timestamp_ms=int(self.now * 1000))
         await self.tape.log.send(CLICKS, 0, [record])
 

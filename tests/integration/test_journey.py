@@ -10,6 +10,7 @@ import pytest
 
 import stream_app
 from stream_app.adapters.topics import consume
+from stream_app.core.list_kinds import LISTS
 from stream_app.embedded import ValkeyServer
 from stream_app.ports import Record
 from tests.conftest import UniqueName
@@ -88,6 +89,11 @@ class Customer:
         return {k.decode(): v.decode() for k, v in found.items()} if isinstance(found, dict) else {}
 
 
+def lists_of(found: dict[str, str]) -> list[str]:
+    """Names of the lists in a public hash."""
+    return [name for name in LISTS if name in found]
+
+
 async def published(shop: Shopfront) -> dict[str, list[dict[str, Any] | None]]:
     """What the topic said of each customer; ``None`` is a tombstone."""
     said: dict[str, list[dict[str, Any] | None]] = {}
@@ -115,11 +121,14 @@ async def test_one_customer_from_discovery_to_win_back(
     shop.worker()
     anna = Customer(shop)
     await anna.does("search", None, "discover", known=False)
-    await anna.does("view", "shoe", "browse", known=False)
+    found = await anna.does("view", "shoe", "browse", known=False)
+    assert lists_of(found) == ["home"]
     await anna.does("view", "hat", "browse", known=False)
-    await anna.does("view", "shoe", "consider", known=False)
+    found = await anna.does("view", "shoe", "consider", known=False)
+    assert lists_of(found) == ["home", "product_similar", "product_complementary"]
     found = await anna.does("add_to_cart", "shoe", "cart", known=False)
-    assert orjson.loads(found["cart"]) is not None
+    assert lists_of(found) == ["home", "cart", "cart_items"]
+    assert [entry["item_id"] for entry in orjson.loads(found["cart_items"])] == ["shoe"]
     # The login: the cart that the session filled is the customer's, whatever they look at.
     await anna.does("view", "scarf", "cart", known=True)
     assert await anna.shown(f"~{SESSION}") == {}
@@ -131,11 +140,15 @@ async def test_one_customer_from_discovery_to_win_back(
     left = await anna.shown(USER)
     assert left["step"] == "cart"
     assert orjson.loads(left["next_best_action"])["reason"]
-    await anna.does("begin_checkout", None, "checkout", known=True)
-    await anna.does("purchase", "shoe", "post_purchase", known=True)
+    found = await anna.does("begin_checkout", None, "checkout", known=True)
+    assert lists_of(found) == ["cart", "checkout"]
+    found = await anna.does("purchase", "shoe", "post_purchase", known=True)
+    assert lists_of(found) == ["home", "post_purchase"]
+    bought = [entry["item_id"] for entry in orjson.loads(found["post_purchase"])]
+    assert "shoe" not in bought
     await anna.does("refund", "shoe", "post_purchase", known=True)
     asleep = await anna.waits_for("dormant")
-    assert orjson.loads(asleep["home"])
+    assert lists_of(asleep) == ["home", "email"] and orjson.loads(asleep["home"])
     await anna.does("view", "glove", "browse", known=True)
     said = await published(shop)
     assert said[f"~{SESSION}"][-1] is None, "the session's lists are retired"
