@@ -86,7 +86,6 @@ async def measure(
             "STREAM_APP_REDIS_URL": redis_url,
             "STREAM_APP_CLICKSTREAM_PARTITIONS": str(load.partitions),
             "STREAM_APP_COOCCURRENCE_PARTITIONS": str(load.partitions),
-            "STREAM_APP_RELATE_LINGER_S": "0",  # waiting is not work
             **own_topics(f"{group}-"),
         }
     )

@@ -96,7 +96,6 @@ async def _record(load: Load, batch: int) -> Tape:
         {
             "STREAM_APP_CLICKSTREAM_PARTITIONS": partitions,
             "STREAM_APP_COOCCURRENCE_PARTITIONS": partitions,
-            "STREAM_APP_RELATE_LINGER_S": "0",
         }
     )
     log = MemoryLog(kept_topics={settings.cooccurrence_topic})

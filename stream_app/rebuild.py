@@ -69,7 +69,7 @@ async def rebuilt(settings: Settings, *, keep_old: bool, say: Say) -> Rebuilt:
         store = redis_store(settings, generation=new)
         before = redis_store(settings, generation=old)
         silent = _Silent()
-        quiet = settings.model_copy(update={"relate_linger_s": 0.0, "refresh_s": SILENT_REFRESH_S})
+        quiet = settings.model_copy(update={"refresh_s": SILENT_REFRESH_S})
         worker = Worker(quiet, store=store, public=silent, log=silent)
         try:
             records, epochs = await _replayed(worker, say)

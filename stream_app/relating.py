@@ -107,14 +107,11 @@ class Relate:
     async def process(self, batch: RawBatch) -> None:
         """Merge ``batch``; errors as for :meth:`stream_app.pipeline.Learn.process`."""
         owned = self.owned[batch.partition]
-        started = self._clock()
         async with owned.lock:
             for part in batch.parts(bytes_max=PART_BYTES_MAX):
                 await self._process(owned, part)
             await self._publish(owned)
             self._telemetry.lap("publish")
-        # Counts may lag a little: what arrives meanwhile is merged as one batch, for less.
-        await asyncio.sleep(self._settings.relate_linger_s - (self._clock() - started))
 
     async def _process(self, owned: Owned, batch: RawBatch) -> None:
         batch = batch.since(owned.cursor)

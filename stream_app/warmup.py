@@ -37,7 +37,7 @@ def warm_up(settings: Settings) -> float:
 
 
 async def _run(settings: Settings) -> None:
-    one = {"clickstream_partitions": 1, "cooccurrence_partitions": 1, "relate_linger_s": 0.0}
+    one = {"clickstream_partitions": 1, "cooccurrence_partitions": 1}
     settings = settings.model_copy(update=one)
     store, log = MemoryStore(), MemoryLog()
     for first in (0, 100):  # the second worker reads what the first one wrote

@@ -178,6 +178,20 @@ class Kept(NamedTuple):
     keeper: Keeper
 
 
+def _lingering(handler: Handler, seconds: float) -> Handler:
+    """``handler``, called at most once in ``seconds``: what arrives meanwhile becomes one batch.
+
+    Counts may lag a little, and LEARN writes to every partition of them with every batch.
+    """
+
+    async def handle(batch: RawBatch) -> None:
+        started = time.monotonic()
+        await handler(batch)
+        await asyncio.sleep(seconds - (time.monotonic() - started))
+
+    return handle
+
+
 class Worker:
     """Holds the stages and adapters of one Faust worker; its methods are the transport's hooks."""
 
@@ -251,8 +265,10 @@ class Worker:
             handler: Handler = kept.keeper.process
             if self.tracing is not None:
                 handler = self.tracing.traced(kept.name, handler)
-            watched = self.metrics.watched(kept.name, handler, fresh=kept.name == "learn")
-            found.append((kept.name, kept.topic, watched))
+            handler = self.metrics.watched(kept.name, handler, fresh=kept.name == "learn")
+            if kept.name in ("relate", "stock"):
+                handler = _lingering(handler, self.settings.relate_linger_s)
+            found.append((kept.name, kept.topic, handler))
         return found
 
     def accounts(self) -> Iterator[Accounts]:

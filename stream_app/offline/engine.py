@@ -41,7 +41,6 @@ class Engine:
                 "clickstream_partitions": 1,
                 "cooccurrence_partitions": 1,
                 "refresh_s": 600.0,
-                "relate_linger_s": 0.0,
             }
         )
         self.store = MemoryStore()

@@ -41,7 +41,6 @@ class Shop:
             {
                 "STREAM_APP_CLICKSTREAM_PARTITIONS": "1",
                 "STREAM_APP_COOCCURRENCE_PARTITIONS": "1",
-                "STREAM_APP_RELATE_LINGER_S": "0",
                 **more,
             }
         )
