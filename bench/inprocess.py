@@ -52,7 +52,7 @@ POINTS: tuple[tuple[Any, str, str], ...] = (
     (pipeline, "state_blobs", "LEARN > pack users"),
     (Publisher, "publish", "LEARN > publish"),
     (relating.Relate, "process", "RELATE"),
-    (relating, "_decode", "RELATE > decode"),
+    (relating, "decoded", "RELATE > decode"),
     (relating.Relate, "_load", "RELATE > load"),
     (relating, "relate", "RELATE > merge"),
     (relating.Relate, "_render", "RELATE > similar lists"),

@@ -11,6 +11,7 @@ import pytest
 from bench import report, results, sizing
 from bench.__main__ import meaning_of
 from bench.backlog import Load, batches
+from bench.inprocess import POINTS
 from bench.measure import ContenderFailed, Sample, window
 from bench.options import Options
 from bench.progress import Counts
@@ -110,3 +111,8 @@ def test_budgets_that_were_not_measured_say_so(
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     assert "not measured" in report.budgets()
     assert "make bench" in report.section("pipeline")
+
+
+def test_every_function_that_the_profile_times_is_there() -> None:
+    missing = [(owner, name) for owner, name, _ in POINTS if not hasattr(owner, name)]
+    assert not missing
