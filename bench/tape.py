@@ -9,6 +9,7 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Tape:
 
     learn: dict[int, list[Entry]]
     relate: dict[int, list[Entry]]
+    stock: dict[int, list[Entry]]
     pairs_per_event: float
     lists_per_event: float
 
@@ -98,14 +100,20 @@ async def _record(load: Load, batch: int) -> Tape:
             "STREAM_APP_COOCCURRENCE_PARTITIONS": partitions,
         }
     )
-    log = MemoryLog(kept_topics={settings.cooccurrence_topic})
+    log = MemoryLog(kept_topics={settings.cooccurrence_topic, settings.sales_topic})
     recorder = _Recorder(log)
     stages = compose(settings, store=recorder, public=recorder, log=recorder, clock=time.time)
     for p in range(load.partitions):
         await stages.learn.assign(p)
         await stages.relate.assign(p)
+        await stages.stock.assign(p)
     learned: dict[int, list[Entry]] = {p: [] for p in range(load.partitions)}
     related: dict[int, list[Entry]] = {p: [] for p in range(load.partitions)}
+    stocked: dict[int, list[Entry]] = {p: [] for p in range(load.partitions)}
+    later = (
+        (settings.cooccurrence_topic, stages.relate.process, related),
+        (settings.sales_topic, stages.stock.process, stocked),
+    )
     totals: list[tuple[int, int, int]] = []  # events, pairs, lists of a batch
     pairs = _counted_pairs()
     for number, raw in enumerate(batches(load, settings.clickstream_topic, batch=batch), 1):
@@ -116,15 +124,15 @@ async def _record(load: Load, batch: int) -> Tape:
         lists = sum(len(r) for t, _, r in entry.sends if t == settings.recommendations_topic)
         totals.append((len(raw), pairs() - before, lists))
         if number % load.partitions == 0:
-            for q in range(load.partitions):
-                waiting = log.drain(settings.cooccurrence_topic, q)
+            for q, (topic, process, kept) in product(range(load.partitions), later):
+                waiting = log.drain(topic, q)
                 if len(waiting):
                     entry = recorder.entry = Entry(len(waiting))
-                    await stages.relate.process(waiting)
-                    related[q] = [*related[q][1 - KEPT :], entry]
+                    await process(waiting)
+                    kept[q] = [*kept[q][1 - KEPT :], entry]
     tail = totals[len(totals) // 2 :]
     events, counted, listed = (sum(column) for column in zip(*tail, strict=True))
-    return Tape(learned, related, counted / events, listed / events)
+    return Tape(learned, related, stocked, counted / events, listed / events)
 
 
 def _counted_pairs() -> Callable[[], int]:

@@ -22,6 +22,7 @@ from stream_app.adapters.transport import add_stage, make_app
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, Claim, Commit, RawBatch, Record
 from stream_app.settings import Settings, load_settings
+from stream_app.stocking import STOCK
 from stream_app.worker import kafka_log, redis_store
 
 use_fast_loop()
@@ -33,9 +34,14 @@ claims: dict[tuple[str, int], Claim] = {}
 cursors: dict[tuple[str, int], int | None] = {}
 entries = {
     (space, p): cycle(found)
-    for space, stage in ((USERS, tape.learn), (ITEMS, tape.relate))
+    for space, stage in ((USERS, tape.learn), (ITEMS, tape.relate), (STOCK, tape.stock))
     for p, found in stage.items()
     if found
+}
+spaces = {
+    settings.clickstream_topic: USERS,
+    settings.cooccurrence_topic: ITEMS,
+    settings.sales_topic: STOCK,
 }
 names = load_settings({})
 topics: dict[str, str] = {
@@ -50,13 +56,10 @@ async def start_offsets(
 ) -> Mapping[tuple[str, int], int | None]:
     """Claim, as the product does."""
     for topic, p in partitions:
-        space = USERS if topic == settings.clickstream_topic else ITEMS
+        space = spaces[topic]
         claims[space, p] = await store.claim(space, p)
         cursors[space, p] = claims[space, p].cursor
-    return {
-        (topic, p): cursors[USERS if topic == settings.clickstream_topic else ITEMS, p]
-        for topic, p in partitions
-    }
+    return {(topic, p): cursors[spaces[topic], p] for topic, p in partitions}
 
 
 async def again(space: str, batch: RawBatch) -> None:
@@ -110,10 +113,10 @@ async def learn(batch: RawBatch) -> None:
     await again(USERS, batch)
 
 
-async def relate(batch: RawBatch) -> None:
-    """The co-occurrence topic, in batches gathered as long as the product gathers them."""
+async def later(batch: RawBatch) -> None:
+    """Pairs and sales, in batches gathered as long as the product gathers them."""
     started = time.monotonic()
-    await again(ITEMS, batch)
+    await again(spaces[batch.topic], batch)
     await asyncio.sleep(settings.relate_linger_s - (time.monotonic() - started))
 
 
@@ -125,4 +128,5 @@ app = make_app(
     web_port=settings.web_port,
 )
 add_stage(app, "learn", settings.clickstream_topic, learn)
-add_stage(app, "relate", settings.cooccurrence_topic, relate)
+add_stage(app, "relate", settings.cooccurrence_topic, later)
+add_stage(app, "stock", settings.sales_topic, later)
