@@ -16,6 +16,7 @@ from stream_app.offline.evaluate import (
     targets_of,
 )
 from stream_app.offline.eventfile import EventTable, read_events
+from stream_app.offline.steplists import evaluate_lists
 from stream_app.settings import load_settings
 
 SETTINGS = load_settings({})
@@ -101,3 +102,28 @@ async def test_wrong_questions_name_the_cure(tmp_path: Path) -> None:
         group_of(events, events, "user_id")
     with pytest.raises(EventFileError, match="nothing to evaluate"):
         await evaluate(events, events.part(0, 0), question("live"), SETTINGS)
+
+
+async def test_the_lists_of_each_step_stand_beside_home_in_as_many_places(tmp_path: Path) -> None:
+    rows = []
+    for k in range(30):
+        ts = 1_600_000_000 + 10_000 * k
+        rows += [(f"s{k}", "x", "view", ts), (f"s{k}", "y", "view", ts + 5)]
+        rows += [(f"s{k}", "x", "cart", ts + 9), (f"s{k}", "x", "purchase", ts + 12)]
+    train, test = split_by_time(table(tmp_path / "all.csv", rows), 0.5)
+    found = await evaluate_lists(
+        train, test, SETTINGS, group="session_id", targets=targets_of(None)
+    )
+    steps = found["by_step"]
+    assert set(steps) == {
+        *("browse: all", "browse: home"),
+        *("cart: all", "cart: cart", "cart: cart_items", "cart: home"),
+    }
+    reminder = steps["cart: cart_items"]
+    assert (reminder["n"], reminder["places"], reminder["hit_rate"]) == (15, 1.0, 1.0)
+    assert steps["cart: cart"]["hit_rate"] == 0.0, "what is bought was in the cart"
+    assert steps["browse: home"]["gain_interval"] == [0.0, 0.0]
+    fresh = await evaluate_lists(
+        train, test, SETTINGS, group="session_id", targets=targets_of(None), fresh=True
+    )
+    assert set(fresh["by_step"]) == {"browse: all", "browse: home"}
