@@ -71,10 +71,11 @@ async def test_a_cancelled_call_never_answers_the_next_one(
     assert await store.get("similar:2") == b"two"
 
 
-async def test_more_callers_than_connections_wait_for_their_turn(store: RedisStore) -> None:
+async def test_more_callers_than_connections_wait_for_their_turn(valkey: ValkeyServer) -> None:
     keys = [f"similar:{number}" for number in range(50)]
-    await asyncio.gather(*(store.put_values([(key, key.encode())]) for key in keys))
-    assert await asyncio.gather(*map(store.get, keys)) == [key.encode() for key in keys]
+    async with redis_store(valkey.url, connections_max=1) as store:
+        await asyncio.gather(*(store.put_values([(key, key.encode())]) for key in keys))
+        assert await asyncio.gather(*map(store.get, keys)) == [key.encode() for key in keys]
 
 
 async def test_a_full_server_is_retryable_and_nothing_was_written(
