@@ -5,7 +5,8 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.candidates import Candidates
+from stream_app.candidates import Candidates, no_segments
+from stream_app.core.explaining import Parts
 from stream_app.core.journey import Journey
 from stream_app.core.list_kinds import KINDS_OF_LISTS, possible, sizes
 from stream_app.core.merchandising import RULES_POOL, Merchandise
@@ -51,6 +52,7 @@ class Listing:
         segments: NDArray[np.uint32],
         partition: NDArray[np.void],
         blend: NDArray[np.void],
+        cycles: NDArray[np.void] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], Lists]:
         """Owner, kind and entries of the lists that customers have in their journey's step.
 
@@ -81,6 +83,7 @@ class Listing:
             blend if self._blending else None,
             catalog=view,
             fallback=self._offers.fallback(),
+            cycles=cycles,
         )
         if rules:
             steps = [self._journey.names[step] for step in users["step"][owners].tolist()]
@@ -96,3 +99,26 @@ class Listing:
         at = np.flatnonzero(KINDS_OF_LISTS["filled"][kinds])
         extra = self._offers.exploration(users, owners[at], kinds[at])
         return None if extra is None else spread(extra, at, len(owners))
+
+    def take_apart(
+        self,
+        users: NDArray[np.void],
+        shown: NDArray[np.void],
+        partition: NDArray[np.void],
+        blend: NDArray[np.void],
+        kind: int,
+        nodes: NDArray[np.int64],
+    ) -> tuple[Parts, NDArray[np.float64]]:
+        """What each source gives ``nodes`` in list ``kind`` of one customer, and the weights."""
+        ts, kinds = users["last_ts"], np.full(1, kind, np.uint8)
+        extra = self._candidates.draw(shown, np.zeros(1, np.int64), kinds, ts, no_segments(1))
+        return self._ranker.take_apart(
+            shown,
+            kind,
+            float(ts[0]),
+            partition,
+            self._items.popular(),
+            nodes,
+            extra,
+            blend if self._blending else None,
+        )

@@ -28,6 +28,7 @@ def rules_of(settings: Settings) -> Rules:
         cycles_s={
             short_hash(name): days * _DAY_S for name, days in settings.repurchase_cycles().items()
         },
+        learned_share=settings.repurchase_share,
         price_min=settings.price_min,
         price_max=settings.price_max or np.inf,
         excluded=[stable_hash(item) for item in settings.excluded()],

@@ -16,6 +16,7 @@ from stream_app.admission import Admission
 from stream_app.candidates import Candidates
 from stream_app.codec import Outbox, decode_outbox, encode_outbox
 from stream_app.core.agenda import Agenda
+from stream_app.core.cycles import decode_cycles
 from stream_app.core.hybrid import decode_blend, learn_blend, new_blend
 from stream_app.core.journey import Journey, deadlines
 from stream_app.core.learn import APPLIED, Learned, learn
@@ -51,12 +52,13 @@ from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.rotating import Moved, adopt
 from stream_app.settings import Settings
-from stream_app.states import account, account_text, follow_time, state_blobs
+from stream_app.states import account, account_text, changed, follow_time, state_blobs
 from stream_app.telemetry import SILENT, Telemetry
 from stream_app.user_cache import UserCache
 
 ACCOUNTS_ID = b"accounts"  # beside the states of a partition: its accounts, as JSON for tools
 BLEND_ID = b"blend"  # beside them: what is learned of the sources' weights
+CYCLES_ID = b"cycles"  # and of how soon customers buy an item again
 FIRST_READ_S = 5.0  # after a claim, before a partition that says nothing counts as quiet
 
 
@@ -69,6 +71,7 @@ class Owned:
     partition: NDArray[np.void]
     merged: NDArray[np.int64]  # by clickstream partition: the last state adopted from there
     blend: NDArray[np.void]
+    cycles: NDArray[np.void]
     users: UserCache
     agenda: Agenda
     touched_at: float  # when a batch was last applied, by the clock
@@ -149,7 +152,7 @@ class Learn:
         ids, rows, users, clicks, moved = await self._load(batch.partition, owned, events)
         self._telemetry.lap("load")
         partition, before = owned.partition.copy(), users[["sessions", "purchases"]].copy()
-        merged = owned.merged.copy()
+        merged, cycles = owned.merged.copy(), owned.cycles.copy()
         learned = learn(
             users,
             rows,
@@ -159,6 +162,7 @@ class Learn:
             self.journey.plan,
             policy=self.decisions.policy,
             adopted=adopted(events.events["kind"], events.data, merged),
+            cycles=cycles,
             learn_globals=self.learning,
         )
         follow_time(partition, events)
@@ -166,7 +170,9 @@ class Learn:
         self._name_items(events)
         blend = self._learn_blend(owned.blend, events, learned)
         ranked = (
-            self._score(events, rows, users, partition, blend, learned) if self.serving else None
+            self._score(events, rows, users, partition, blend, cycles, learned)
+            if self.serving
+            else None
         )
         self._telemetry.lap("score")
         outbox = self._outbox(batch.partition, events, rows, users, before, learned, ranked)
@@ -182,7 +188,7 @@ class Learn:
             [
                 *zip([key.tobytes() for key in ids], state_blobs(users, rows, events), strict=True),
                 *[(one.key, b"") for one in moved],
-                *([(BLEND_ID, blend.tobytes())] if blend is not owned.blend else []),
+                *changed((BLEND_ID, owned.blend, blend), (CYCLES_ID, owned.cycles, cycles)),
                 (ACCOUNTS_ID, account_text(partition, batch.next_offset)),
             ],
             partition.tobytes() + merged.tobytes(),
@@ -193,7 +199,7 @@ class Learn:
         self._telemetry.lap("commit")
         # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
         owned.cursor, owned.partition, owned.blend = step.cursor, partition, blend
-        owned.merged = merged
+        owned.merged, owned.cycles = merged, cycles
         owned.users.put(step.writes[: len(ids) + len(moved)])
         owned.agenda.add(ids, deadlines(users, self.journey.plan))
         await self._publisher.publish(batch.partition, outbox, messages)
@@ -219,8 +225,9 @@ class Learn:
         claim = await retrying(
             lambda: self._store.claim(USERS, partition, epoch_min=epoch_min), "claiming customers"
         )
-        (blend,) = await retrying(
-            lambda: self._store.load(USERS, [partition], [BLEND_ID]), "reading blend weights"
+        blend, cycles = await retrying(
+            lambda: self._store.load(USERS, [partition] * 2, [BLEND_ID, CYCLES_ID]),
+            "reading what the partition learned",
         )
         self.owned[partition] = Owned(
             claim,
@@ -230,6 +237,7 @@ class Learn:
                 claim.meta[PARTITION.itemsize :], self._settings.clickstream_partitions
             ),
             decode_blend(blend, self._items.tables.model),
+            decode_cycles(cycles),
             UserCache(self._settings.user_cache_max // self._settings.clickstream_partitions),
             Agenda(self._settings.timers_max),
             self._clock() + FIRST_READ_S,
@@ -323,6 +331,7 @@ class Learn:
         users: NDArray[np.void],
         partition: NDArray[np.void],
         blend: NDArray[np.void],
+        cycles: NDArray[np.void],
         learned: Learned,
     ) -> Ranked:
         """Lists of every customer with an applied event."""
@@ -334,7 +343,9 @@ class Learn:
         if len(selected):
             self._items.tables.advance(float(selected["last_ts"].max()))
         segments = events.events["segment"][at]
-        owners, kinds, lists = self.listing.rank(selected, shown, segments, partition, blend)
+        owners, kinds, lists = self.listing.rank(
+            selected, shown, segments, partition, blend, cycles
+        )
         likely = self.journey.likely_next(partition["step_counts"][0])
         return Ranked(
             selected,

@@ -51,3 +51,11 @@ def account_text(partition: NDArray[np.void], cursor: int) -> bytes:
     """The accounts of a partition as JSON, for tools."""
     names = ("applied", "rejected", "dead_lettered", "skipped")
     return orjson.dumps({"cursor": cursor} | {name: int(partition[name][0]) for name in names})
+
+
+def changed(
+    *records: tuple[bytes, NDArray[np.void], NDArray[np.void]],
+) -> list[tuple[bytes, bytes]]:
+    """What to store of (key, before, after): the blobs of those that are not as they were."""
+    blobs = [(key, before.tobytes(), after.tobytes()) for key, before, after in records]
+    return [(key, after) for key, before, after in blobs if after != before]

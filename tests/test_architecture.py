@@ -89,6 +89,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "listing": ("candidates core items offers settings", "numpy"),
     "rehearsal": ("composition core errors hashing listing ports", "numpy"),
+    "reasons": ("composition core errors hashing pipeline ports", "numpy"),
     "rule_records": ("core errors", "msgspec"),
     "ruling": (
         "catalog_wire core errors events ports rule_records settings",

@@ -1,5 +1,6 @@
 """``recommend``, ``similar`` and ``profile``: what a storefront would read, for people."""
 
+import time
 from typing import Any
 
 import click
@@ -9,19 +10,22 @@ from rich.table import Table
 
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.redis_store import RedisStore
+from stream_app.broadcasts import Broadcasts
 from stream_app.commands.console import command, console, plain
-from stream_app.commands.why import print_answer
+from stream_app.commands.why import print_answer, when
 from stream_app.commands.why import why_not as answer_why_not
+from stream_app.composition import compose
 from stream_app.core.aggregates import oddity
-from stream_app.core.state import decode_users
+from stream_app.core.state import decode_partition, decode_users
 from stream_app.errors import StreamAppError
 from stream_app.hashing import customer_id, public_name
 from stream_app.journeys import load_journey
 from stream_app.ports import USERS
 from stream_app.profiles import profiles_json
 from stream_app.pseudonyms import load_pseudonyms, names_of
+from stream_app.reasons import Explainer
 from stream_app.settings import Settings
-from stream_app.worker import redis_store
+from stream_app.worker import kafka_log, redis_store, security
 
 
 def register(app: Any, settings: Settings) -> None:
@@ -36,13 +40,15 @@ def register(app: Any, settings: Settings) -> None:
                 print_answer(user, why_not, answer, settings.list_size)
                 return
             found = await _found(store, settings, user)
+            if not isinstance(found, dict):
+                raise StreamAppError(
+                    f"there are no lists for customer {user!r}: no event of theirs was applied yet,"
+                    " or they expired; `profile` shows what is known, `check` whether events are"
+                    " applied"
+                )
+            explainer = await _explainer(store, settings, user) if why else None
         finally:
             await store.close()
-        if not isinstance(found, dict):
-            raise StreamAppError(
-                f"there are no lists for customer {user!r}: no event of theirs was applied yet, or"
-                " they expired; `profile` shows what is known, `check` whether events are applied"
-            )
         lists = {
             key.decode(): orjson.loads(value)
             for key, value in found.items()
@@ -54,7 +60,7 @@ def register(app: Any, settings: Settings) -> None:
             )
         _print_head(user, found)
         for key in sorted(lists) if name is None else [name]:
-            _print_list(key, lists[key], why)
+            _print_list(key, lists[key], explainer)
 
     async def similar(item: str) -> None:
         """Show the items most similar to ITEM."""
@@ -65,7 +71,7 @@ def register(app: Any, settings: Settings) -> None:
             await store.close()
         if not isinstance(found, bytes):
             raise StreamAppError(f"item {item!r} has no neighbours: no session had it with another")
-        _print_list(f"similar to {item}", orjson.loads(found), why=False)
+        _print_list(f"similar to {item}", orjson.loads(found), None)
 
     async def profile(user: str) -> None:
         """Show what is known of USER, as JSON."""
@@ -78,7 +84,11 @@ def register(app: Any, settings: Settings) -> None:
     app.command(
         click.argument("user"),
         click.option("--list", "name", default=None, help="Only this list."),
-        click.option("--why", is_flag=True, help="Say what each item was drawn from."),
+        click.option(
+            "--why",
+            is_flag=True,
+            help="Say what gave each item how much of its score.",
+        ),
         click.option("--why-not", default=None, help="Say what keeps this item out, or how far."),
     )(command(recommend))
     app.command(click.argument("item"))(command(similar))
@@ -128,10 +138,47 @@ def _print_head(user: str, found: dict[bytes, bytes]) -> None:
     )
 
 
-def _print_list(name: str, items: list[dict[str, Any]], why: bool) -> None:
-    table = Table("item_id", "score", *(["source", "because of"] if why else []), title=name)
+async def _explainer(store: RedisStore, settings: Settings, user: str) -> Explainer:
+    """One that knows the customer, with catalog and users as the topics have them."""
+    log = kafka_log(settings)
+    stages = compose(settings, store=store, public=store, log=log, clock=time.time)
+    broadcasts = Broadcasts(settings, stages, security(settings), stages.followers)
+    number = partition_of(user.encode(), settings.clickstream_partitions)
+    record = await store.get(f"{settings.redis_prefix}{{u{number}}}#cursor")
+    meta = record.get(b"meta", b"") if isinstance(record, dict) else b""
+    explainer = Explainer(stages, store, number, decode_partition(meta))
+    try:
+        await broadcasts.load()
+        for name in _names(settings, user):
+            if await store.get(f"rec:{name}") is not None:
+                await explainer.load(name)
+                break
+    finally:
+        await broadcasts.close()
+        await log.stop()
+    return explainer
+
+
+def _print_list(name: str, items: list[dict[str, Any]], explainer: Explainer | None) -> None:
+    if explainer is None:
+        table = Table("item_id", "score", title=name)
+        for item in items:
+            table.add_row(item["item_id"], f"{item['score']:.4f}")
+        console.print(table)
+        return
+    found = explainer.explain(name, [item["item_id"] for item in items])
+    table = Table("item_id", "score", "source", "because of", "its event", "made of", title=name)
     for item in items:
-        reason = item["reason"]
-        row = [item["item_id"], f"{item['score']:.4f}"]
-        table.add_row(*row, *([reason["source"], reason.get("because", "-")] if why else []))
+        reason, now = item["reason"], found.items[item["item_id"]]
+        because = reason.get("because", "-")
+        parts = (
+            f"{source} {part / max(now.score, 1e-300):.0%} (share {now.shares[source]:.4f})"
+            for source, part in now.parts.items()
+        )
+        score = f"{item['score']:.4f}"
+        event = explainer.event_with(because)
+        seen = f"{event[0]} {when(event[1])}" if event else "-"
+        table.add_row(item["item_id"], score, reason["source"], because, seen, ", ".join(parts))
     console.print(table)
+    weights = (f"{source} {weight:.3f}" for source, weight in found.weights.items() if weight > 0)
+    console.print(f"{name}: blend weights in this step: {', '.join(weights)}", markup=False)

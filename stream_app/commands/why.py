@@ -1,4 +1,4 @@
-"""``recommend --why-not`` and ``weights``: what sources say of one item, and what they weigh."""
+"""``recommend --why-not`` and ``weights``: what keeps an item out, and what sources weigh."""
 
 import time
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from rich.table import Table
 
 from stream_app.adapters.partitioning import partition_of
 from stream_app.commands.console import command, console, plain
+from stream_app.core.cycles import LEAST, cycle_of, decode_cycles
 from stream_app.core.hybrid import BLENDED, decode_blend, new_blend, trust
 from stream_app.core.list_kinds import HOME
 from stream_app.core.model import Model
 from stream_app.core.ranking import Ranker
-from stream_app.core.rules import BARS, bar
+from stream_app.core.rules import BARS, Rules, bar, bought_at, cycle_s
 from stream_app.core.scoring import SOURCES
 from stream_app.core.shaping import EMPTY_CATALOG
 from stream_app.core.state import decode_users, new_partition
@@ -26,12 +27,13 @@ from stream_app.hashing import customer_id, public_name, stable_hash
 from stream_app.items import ItemReader
 from stream_app.journeys import load_journey
 from stream_app.offers import rules_of
-from stream_app.pipeline import BLEND_ID
+from stream_app.pipeline import BLEND_ID, CYCLES_ID
 from stream_app.ports import USERS, StateStore
 from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.settings import Settings
 from stream_app.worker import redis_store
 
+_DAY_S = 86_400.0
 RANKED_MAX = 1_000  # beyond this place an item is simply far behind
 
 
@@ -43,6 +45,7 @@ class Answer:
     score: float
     barred: str  # the rule that keeps it out, empty when none does
     shares: dict[str, float]  # of each source's values for this customer; absent: it had none
+    bought: dict[str, float | str]  # when, how long it stays out and why so long; empty: it was not
 
 
 def register(app: Any, settings: Settings) -> None:
@@ -133,7 +136,7 @@ async def why_not(store: StateStore, settings: Settings, user: str, item: str) -
     for _ in range(3):  # the masses of neighbours are read along with the next batch
         await reader.load(np.concatenate((users["ring_item"].ravel(), key)))
     partition = partition_of(user.encode(), settings.clickstream_partitions)
-    (blob,) = await store.load(USERS, [partition], [BLEND_ID])
+    blob, cycles = await store.load(USERS, [partition] * 2, [BLEND_ID, CYCLES_ID])
     ts = users["last_ts"].copy()
     tables.advance(float(ts[0]))
     tables.ensure(key)
@@ -151,13 +154,30 @@ async def why_not(store: StateStore, settings: Settings, user: str, item: str) -
     ids = tables.nodes["id"][lists.nodes[0, : lists.counts[0]]]
     at = np.flatnonzero(ids == key[0])
     given = ranker.probe(users, key, ts, reader.popular())[0]
-    reason = bar(rules_of(settings), EMPTY_CATALOG, users.view(np.recarray)[0], HOME, ts[0], key[0])
+    rules = rules_of(settings)._replace(learned=decode_cycles(cycles))
+    customer = users.view(np.recarray)[0]
+    reason = bar(rules, EMPTY_CATALOG, customer, HOME, ts[0], key[0])
     return Answer(
         int(at[0]) + 1 if len(at) else 0,
         float(lists.scores[0, at[0]]) if len(at) else 0.0,
         BARS[reason],
         {SOURCES[s]: float(given[s]) for s in BLENDED.tolist() if given[s] >= 0.0},
+        _bought(rules, customer, int(key[0])) if BARS[reason] == "bought" else {},
     )
+
+
+def _bought(rules: Rules, customer: Any, item: int) -> dict[str, float | str]:
+    at, stays_s = bought_at(customer, item), float(cycle_s(rules, EMPTY_CATALOG, item))
+    n, usual_s = cycle_of(rules.learned.view(np.recarray)[0], np.uint64(item))
+    known = n >= LEAST and rules.learned_share > 0.0
+    return {
+        "at": at,
+        "until": at + stays_s,
+        "because": f"customers buy it again after {usual_s / _DAY_S:.1f} days, seen {n:.0f} times,"
+        f" and it stays out for {rules.learned_share:g} of that"
+        if known
+        else "set by STREAM_APP_EXCLUDE_BOUGHT_DAYS, nothing else is known of this item",
+    }
 
 
 async def _customer(store: StateStore, settings: Settings, user: str) -> NDArray[np.void]:
@@ -172,10 +192,20 @@ async def _customer(store: StateStore, settings: Settings, user: str) -> NDArray
     raise StreamAppError(f"customer {user!r} is not known: none of their events was applied yet")
 
 
+def when(ts: Any) -> str:
+    """Unix seconds for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(float(ts)))
+
+
 def print_answer(user: str, item: str, answer: Answer, list_size: int) -> None:
     """The answer, for people."""
     if answer.barred:
         console.print(f"{item} is kept out of {user}'s list by a rule: {answer.barred}")
+    if answer.bought:
+        console.print(
+            f"bought {when(answer.bought['at'])}, out until {when(answer.bought['until'])}:"
+            f" {answer.bought['because']}"
+        )
     if not answer.place:
         console.print(f"no source of the item tables names {item} for {user} now")
     else:

@@ -71,9 +71,36 @@ def note_category(user: Row, category: int) -> None:
 
 
 @kernel
-def keep_books(user: Row, event: Row) -> None:
-    """Cart and purchases."""
-    kind = event.kind
+def _forget_bought(user: Row, at: int) -> None:
+    drop_at(user.bought_ts, user.bought_n, at)
+    user.bought_n = drop_at(user.bought_item, user.bought_n, at)
+
+
+@kernel
+def _remember_bought(user: Row, item: int, ts: float) -> float:
+    """Put ``item`` last among those bought; returns the seconds since it was bought before.
+
+    0 when it was not, or when nobody knows, or in the same session: that is one purchase.
+    """
+    elapsed_s, latest = 0.0, ts
+    at = index_of(user.bought_item, user.bought_n, item)
+    if at >= 0:
+        before = float(user.bought_ts[at])
+        if 0.0 < before <= user.session_start - 1.0:  # kept in whole seconds
+            elapsed_s = max(ts - before, 0.0)
+        latest = max(ts, before)
+    if at >= 0 or user.bought_n == BOUGHT_MAX:
+        _forget_bought(user, max(at, 0))
+    user.bought_item[user.bought_n] = item
+    user.bought_ts[user.bought_n] = np.uint32(latest)
+    user.bought_n += 1
+    return elapsed_s
+
+
+@kernel
+def keep_books(user: Row, event: Row) -> float:
+    """Cart and purchases; returns the seconds since an item bought again was bought before."""
+    kind, elapsed_s = event.kind, 0.0
     if kind == _ADD and index_of(user.cart_item, user.cart_n, event.item) < 0:
         if user.cart_n == CART_MAX:
             user.cart_n = drop_at(user.cart_item, user.cart_n, 0)
@@ -87,16 +114,14 @@ def keep_books(user: Row, event: Row) -> None:
         user.purchases += 1
         user.purchase_ts = max(user.purchase_ts, event.ts)
         user.monetary += np.float32(event.value)
-        if event.item != 0 and index_of(user.bought_item, user.bought_n, event.item) < 0:
-            if user.bought_n == BOUGHT_MAX:
-                user.bought_n = drop_at(user.bought_item, user.bought_n, 0)
-            user.bought_item[user.bought_n] = event.item
-            user.bought_n += 1
+        if event.item != 0:
+            elapsed_s = _remember_bought(user, event.item, event.ts)
     elif kind == _REFUND:
         user.monetary -= np.float32(event.value)
         at = index_of(user.bought_item, user.bought_n, event.item)
         if at >= 0:
-            user.bought_n = drop_at(user.bought_item, user.bought_n, at)
+            _forget_bought(user, at)
+    return elapsed_s
 
 
 @kernel

@@ -21,6 +21,7 @@ from stream_app.core.customer import (
     note_event,
     note_query,
 )
+from stream_app.core.cycles import new_cycles, note_cycle
 from stream_app.core.insight import (
     Policy,
     after_event,
@@ -269,6 +270,7 @@ def learn_events(
     events: NDArray[np.void],
     partition: NDArray[np.void],
     insight: NDArray[np.void],
+    cycles: NDArray[np.void],
     plan: Plan,
     weights: NDArray[np.float64],
     model: Model,
@@ -315,7 +317,9 @@ def learn_events(
         _enter_session(user, event, model, plan)
         decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         returning = chosen and _is_in_session(user, event.item)
-        keep_books(user, event)
+        elapsed_s = keep_books(user, event)
+        if elapsed_s > 0.0 and learn_globals:
+            note_cycle(cycles[0], event.item, event.category, elapsed_s, event.ts)
         note_query(user, event)
         if chosen:
             _choose(user, part, event, weight, learn_globals, snapshots[e], out[n])
@@ -344,11 +348,13 @@ def learn(
     *,
     policy: Policy = _PLAIN,
     adopted: NDArray[np.void] | None = None,
+    cycles: NDArray[np.void] | None = None,
     learn_globals: bool = True,
 ) -> Learned:
     """Apply ``(n,) EVENT`` records in order, in place, to ``users[rows]`` and ``partition``.
 
-    ``adopted (m,) USER`` are the states that the m merge events carry.
+    ``adopted (m,) USER`` are the states that the m merge events carry; ``cycles (1,) CYCLES``
+    learns, in place, how long customers wait before they buy an item again.
     ``policy`` are the actions and experiments that are on. ``learn_globals=False`` leaves what the
     partition learns about all its customers as it is (the frozen evaluation protocol).
     """
@@ -363,6 +369,7 @@ def learn(
         events,
         partition,
         partition["insight"],
+        new_cycles() if cycles is None else cycles,
         plan,
         KIND_WEIGHTS,
         model,

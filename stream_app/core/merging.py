@@ -70,6 +70,22 @@ def _joined(
 
 
 @kernel
+def _merge_bought(user: Row, other: Row) -> None:
+    """What both bought, each item dated by its later purchase."""
+    item, ts, n = user.bought_item.copy(), user.bought_ts.copy(), signed(user.bought_n)
+    others_n = signed(other.bought_n)
+    user.bought_n = _joined(other.bought_item, others_n, user.bought_item, n, item[:0])
+    user.bought_ts[:] = 0
+    for k in range(signed(user.bought_n)):
+        own = index_of(item, n, user.bought_item[k])
+        others = index_of(other.bought_item, others_n, user.bought_item[k])
+        if own >= 0:
+            user.bought_ts[k] = ts[own]
+        if others >= 0:
+            user.bought_ts[k] = max(user.bought_ts[k], other.bought_ts[others])
+
+
+@kernel
 def merge_customers(user: Row, other: Row, model: Model) -> None:
     """Add the anonymous ``other`` to ``user``, in place."""
     same = user.session != 0 and user.session == other.session
@@ -89,9 +105,7 @@ def merge_customers(user: Row, other: Row, model: Model) -> None:
     user.cart_n = _joined(
         other.cart_item, signed(other.cart_n), user.cart_item, signed(user.cart_n), done
     )
-    user.bought_n = _joined(
-        other.bought_item, signed(other.bought_n), user.bought_item, signed(user.bought_n), nothing
-    )
+    _merge_bought(user, other)
     user.seen_n = _joined(
         other.seen, signed(other.seen_n), user.seen, signed(user.seen_n), user.seen[:0]
     )

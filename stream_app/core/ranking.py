@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.candidates import context_of, gather
 from stream_app.core.catalog import CatalogView
+from stream_app.core.explaining import Parts, new_parts, take_apart
 from stream_app.core.hybrid import ASLEEP, ranking_weights
 from stream_app.core.jit import kernel
 from stream_app.core.list_kinds import KINDS_OF_LISTS, LISTS, POPULAR_SEEDS, sizes
@@ -166,17 +167,20 @@ class Ranker:
         blend: NDArray[np.void] | None = None,
         catalog: CatalogView = EMPTY_CATALOG,
         fallback: Fallback = NO_FALLBACK,
+        cycles: NDArray[np.void] | None = None,
     ) -> Lists:
         """Lists ``which (n,) uint8`` of ``users[rows]`` as of event times ``ts (n,)``, seconds.
 
         ``extra`` are candidates for these lists from sources outside the kernel; ``blend (1,)
-        BLEND`` the learned weights, ``None`` for the published ones. ``catalog`` says what may be
-        listed, ``fallback`` what fills a list that the rules left short.
+        BLEND`` the learned weights, ``None`` for the published ones; ``cycles (1,) CYCLES`` how
+        soon customers buy an item again. ``catalog`` says what may be listed, ``fallback`` what
+        fills a list that the rules left short.
         """
         tables = self.tables
         n, k = len(rows), self.list_size
         more = self._prepared(extra, n)
         learned = None if blend is None else ranking_weights(tables.model, self.sources, blend)
+        rules = self.rules if cycles is None else self.rules._replace(learned=cycles)
         out = Lists(
             np.zeros(n, np.int64),
             np.full((n, k), -1, np.int64),
@@ -200,9 +204,7 @@ class Ranker:
             more,
             tables.model,
             self._published if learned is None else learned,
-            Shape(
-                self.rules.any or len(catalog.flags) > 0, self.rules, catalog, fallback, self._pool
-            ),
+            Shape(rules.any or len(catalog.flags) > 0, rules, catalog, fallback, self._pool),
             self._recent,
             self._work,
             out,
@@ -241,6 +243,35 @@ class Ranker:
             given,
         )
         return given
+
+    def take_apart(
+        self,
+        users: NDArray[np.void],
+        which: int,
+        ts: float,
+        partition: NDArray[np.void],
+        popular: Popular,
+        nodes: NDArray[np.int64],
+        extra: Extra | None = None,
+        blend: NDArray[np.void] | None = None,
+    ) -> tuple[Parts, NDArray[np.float64]]:
+        """What the sources give ``nodes (m,)`` in list ``which`` of the one customer in ``users``.
+
+        Also the weights ``(SOURCES_N,)`` that their step is ranked with. Nothing is filtered.
+        """
+        tables, out = self.tables, new_parts(len(nodes))
+        learned = None if blend is None else ranking_weights(tables.model, self.sources, blend)
+        kind, weights = KINDS_OF_LISTS[which], np.zeros(SOURCES_N)
+        weights_of(
+            kind, (self._published if learned is None else learned)[users[0]["step"]], weights
+        )
+        more = self._prepared(extra, 1)
+        take_apart(
+            self._view(), tables.keys, tables.slots, users[0], kind,
+            float(tables.growths(np.array([ts]))[0]), partition[0], popular.nodes, more,
+            tables.model, weights, self._recent, self._work, nodes, out,
+        )  # fmt: skip
+        return out, weights
 
     def _view(self) -> View:
         t = self.tables

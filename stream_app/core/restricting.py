@@ -120,7 +120,7 @@ def _bring_back(
         if t == n:
             continue
         item = nodes[seeds[a]].id
-        cycle = float(cycle_s(rules, catalog, find(catalog.keys, catalog.slots, item)))
+        cycle = float(cycle_s(rules, catalog, item))
         if cycle <= 0.0:
             cycle = kind.replenish_s
         age = ts - bought_at(user, item)

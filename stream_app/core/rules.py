@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.bounded import index_of
 from stream_app.core.catalog import AVAILABLE, DELETED, HIDDEN, CatalogView
+from stream_app.core.cycles import new_cycles, usual_s
 from stream_app.core.hash_index import HashIndex
 from stream_app.core.item_index import find
 from stream_app.core.jit import kernel, signed
@@ -47,6 +48,8 @@ class Rules(NamedTuple):
     bought_s: float
     cycle_category: NDArray[np.uint32]
     cycle_s: NDArray[np.float64]
+    learned: NDArray[np.void]  # (1,) CYCLES
+    learned_share: float
     price_min: float
     price_max: float
     excluded_keys: NDArray[np.uint64]
@@ -63,6 +66,7 @@ def make_rules(
     cart: bool = False,
     bought_s: float = 0.0,
     cycles_s: Mapping[int, float] | None = None,
+    learned_share: float = 0.0,
     price_min: float = 0.0,
     price_max: float = np.inf,
     excluded: Sequence[int] = (),
@@ -75,9 +79,11 @@ def make_rules(
 
     ``seen``: leave recently seen items out. ``cart``: what is in the cart out of all lists, not
     only the cart's. ``bought_s``: seconds that a bought item stays out, ``cycles_s`` by the hash of
-    its category or top category. ``excluded``: item hashes never to list. ``category_max`` and
-    ``brand_max``: items of one at most in a list, 0 for no limit. ``diversity``: 0 the best first …
-    1 each unlike those before. ``exploration``: share of places for items that are new.
+    its category or top category, ``learned_share`` of its usual time between two purchases where
+    that was learned (into ``learned`` of the result). ``excluded``: item hashes never to list.
+    ``category_max`` and ``brand_max``: items of one at most in a list, 0 for no limit.
+    ``diversity``: 0 the best first … 1 each unlike those before. ``exploration``: share of places
+    for items that are new.
 
     >>> make_rules().any, make_rules(price_max=9.0).any, make_rules(brand_max=2).shaped
     (False, True, True)
@@ -95,6 +101,8 @@ def make_rules(
         bought_s,
         np.array(list(cycles), np.uint32),
         np.array(list(cycles.values()), np.float64),
+        new_cycles(),
+        learned_share,
         price_min,
         price_max,
         index.keys,
@@ -107,21 +115,34 @@ def make_rules(
 
 
 @kernel
-def cycle_s(rules: Rules, catalog: CatalogView, row: int) -> Any:
-    """How long an item stays away once bought: as its category does, else as all do."""
+def cycle_s(rules: Rules, catalog: CatalogView, item: Any) -> Any:
+    """Seconds until an item is due again: as set for its category, else as learned, else all."""
+    category, top = np.uint32(0), np.uint32(0)
+    row = find(catalog.keys, catalog.slots, item)
     if row >= 0:
+        category, top = catalog.category[row], catalog.category_top[row]
         for k in range(len(rules.cycle_category)):
-            if rules.cycle_category[k] == catalog.category[row]:
+            if rules.cycle_category[k] == category:
                 return rules.cycle_s[k]
         for k in range(len(rules.cycle_category)):
-            if rules.cycle_category[k] == catalog.category_top[row]:
+            if rules.cycle_category[k] == top:
                 return rules.cycle_s[k]
+    if rules.learned_share > 0.0:
+        usual = usual_s(rules.learned[0], item, category, top)
+        if usual > 0.0:
+            return rules.learned_share * usual
     return rules.bought_s
 
 
 @kernel
 def bought_at(user: Row, item: int) -> float:
-    """When the customer bought it last; their last purchase when that is no longer kept."""
+    """When the customer bought it last.
+
+    States of older releases date purchases by the recent events, else by the last purchase.
+    """
+    at = index_of(user.bought_item, user.bought_n, item)
+    if at >= 0 and user.bought_ts[at] > 0:
+        return float(user.bought_ts[at])
     for k in range(signed(user.ring_n) - 1, -1, -1):
         if user.ring_item[k] == item and user.ring_kind[k] & _KIND_BITS == _PURCHASE:
             return float(user.ring_ts[k])
@@ -151,7 +172,7 @@ def bar(rules: Rules, catalog: CatalogView, user: Row, which: int, ts: float, it
         return _IN_CART
     cycles = rules.bought_s > 0.0 or len(rules.cycle_s) > 0
     bought = cycles and index_of(user.bought_item, user.bought_n, item) >= 0
-    if bought and ts - bought_at(user, item) < cycle_s(rules, catalog, row):
+    if bought and ts - bought_at(user, item) < cycle_s(rules, catalog, item):
         return _BOUGHT
     if rules.seen and index_of(user.ring_item, user.ring_n, item) >= 0:
         return _SEEN

@@ -30,7 +30,6 @@ from stream_app.core.schema_1 import PARTITION_1, USER_1
 from stream_app.errors import SchemaUnknown
 
 USER_SCHEMA = 3
-_READ_AS_IS = (2, USER_SCHEMA)  # what schema 2 did not have was zero: no words of a search
 PARTITION_SCHEMA = 2
 
 # The first fields are always stored, the arrays at the end only as far as they are filled.
@@ -77,6 +76,7 @@ USER = np.dtype(
         ("vector_weight", "f4", (VECTOR_MAX,)),  # decayed to last_ts
         *USER_ARRAYS[1:3],
         ("ring_ts", "u4", (RING_MAX,)),
+        ("bought_ts", "u4", (BOUGHT_MAX,)),  # when last; 0 = before this was kept
         ("seen", "u4", (SEEN_MAX,)),  # hashes of the last event ids, oldest first
         ("query_word", "u4", (QUERY_MAX,)),  # hashes of words searched for in this session
         ("ring_kind", "u1", (RING_MAX,)),  # with FIRST_OF_SESSION of core.learn
@@ -115,6 +115,7 @@ _COUNTED = {
     "vector_weight": "vector_n",
     "cart_item": "cart_n",
     "bought_item": "bought_n",
+    "bought_ts": "bought_n",
     **USER_COUNTS,
 }
 
@@ -122,19 +123,23 @@ _COUNTED = {
 Layout = tuple[int, NDArray[np.int64]]
 
 
-def layout(dtype: np.dtype[np.void]) -> Layout:
-    """Return the header size and a (fields, 3) table: offset, item size, offset of the count."""
+def layout(dtype: np.dtype[np.void], without: str = "") -> Layout:
+    """Return the header size and a (fields, 3) table: offset, item size, offset of the count.
+
+    ``without`` names an array that blobs of an older schema do not have.
+    """
     assert dtype.fields is not None
     header = dtype.fields["ring_item"][1]
     table = []
     for name, count in _COUNTED.items():
-        if name in dtype.fields:
+        if name in dtype.fields and name != without:
             field, start = dtype.fields[name][:2]
             table.append((start, field.base.itemsize, dtype.fields[count][1]))
     return header, np.array(sorted(table), np.int64)
 
 
 _LAYOUT = layout(USER)
+_LAYOUTS = {2: layout(USER, without="bought_ts"), USER_SCHEMA: _LAYOUT}
 
 
 @kernel
@@ -184,7 +189,7 @@ def encode_users(users: NDArray[np.void], names: Sequence[bytes] | None = None) 
 
     >>> state = new_users(np.array([7], np.uint64))
     >>> len(encode_users(state)[0]), encode_users(state, [b"anna"])[0][-4:], USER.itemsize
-    (232, b'anna', 1016)
+    (232, b'anna', 1056)
     """
     full = users.view(np.uint8).reshape(len(users), USER.itemsize)
     out = np.empty(full.size, np.uint8)
@@ -202,23 +207,23 @@ def customer_name(blob: bytes) -> bytes:
     >>> customer_name(encode_users(new_users(np.array([7], np.uint64)), [b"anna"])[0])
     b'anna'
     """
-    if blob[0] not in _READ_AS_IS:
+    if blob[0] not in _LAYOUTS:
         return b""
-    header, arrays = _LAYOUT
+    header, arrays = _LAYOUTS[blob[0]]
     return blob[header + sum(size * blob[count] for _, size, count in arrays.tolist()) :]
 
 
 def fits(blob: bytes) -> bool:
-    """Whether ``blob`` is a whole record of this schema: what came by wire may be anything."""
-    header, arrays = _LAYOUT
-    if len(blob) < header or blob[0] not in _READ_AS_IS:
+    """Whether ``blob`` is a whole record, as it came by wire: that may be anything."""
+    if not blob or blob[0] not in _LAYOUTS or len(blob) < _LAYOUT[0]:
         return False
-    ends = [*arrays[1:, 0].tolist(), USER.itemsize]
+    header, arrays = _LAYOUTS[blob[0]]
     sizes = [size * blob[count] for _, size, count in arrays.tolist()]
-    rooms = [end - start for (start, *_), end in zip(arrays.tolist(), ends, strict=True)]
+    assert USER.fields is not None
+    whole = {start: field.itemsize for field, start, *_ in USER.fields.values()}
+    rooms = [whole[start] for start in arrays[:, 0].tolist()]
     fitting = all(size <= room for size, room in zip(sizes, rooms, strict=True))
     counts = np.frombuffer(blob[:header], np.uint8)
-    assert USER.fields is not None
     ring_n, session_n = (counts[USER.fields[name][1]] for name in ("ring_n", "session_n"))
     steps = (blob[USER.fields[name][1]] for name in ("step", "previous_step"))
     if not fitting or len(blob) != header + sum(sizes):
@@ -243,8 +248,8 @@ def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
 def decode_users(ids: NDArray[np.uint64], blobs: Sequence[bytes | None]) -> NDArray[np.void]:
     """``(n,) USER`` records from blobs; ``None`` is a new customer.
 
-    Blobs of older schemas are migrated. Raises :class:`~stream_app.errors.SchemaUnknown` for one
-    of a newer release.
+    Blobs of schemas 1 and 2 are migrated. Raises :class:`~stream_app.errors.SchemaUnknown` for a
+    blob of a newer release.
     """
     users = new_users(ids)
     known = [(row, blob) for row, blob in enumerate(blobs) if blob]
@@ -253,8 +258,8 @@ def decode_users(ids: NDArray[np.uint64], blobs: Sequence[bytes | None]) -> NDAr
     for schema in {blob[0] for _, blob in known}:
         some = [(row, blob) for row, blob in known if blob[0] == schema]
         rows = np.array([row for row, _ in some], np.int64)
-        if schema in _READ_AS_IS:
-            unpack_users([blob for _, blob in some], rows, users, _LAYOUT)
+        if schema in _LAYOUTS:
+            unpack_users([blob for _, blob in some], rows, users, _LAYOUTS[schema])
             users["schema"][rows] = USER_SCHEMA
         elif schema == 1:
             users[rows] = migrated_users([blob for _, blob in some])

@@ -73,7 +73,7 @@ class Customer:
     in_session: int = 0  # how many of the visits
     seen: list[int] = field(default_factory=list)
     cart: list[int] = field(default_factory=list)
-    bought: list[int] = field(default_factory=list)
+    bought: dict[int, int] = field(default_factory=dict)  # when, in whole seconds
     vector: dict[int, np.float32] = field(default_factory=dict)
     query: list[int] = field(default_factory=list)
 
@@ -92,7 +92,8 @@ class Customer:
             "seen": ("seen_n", self.seen),
             "query_word": ("query_n", self.query),
             "cart_item": ("cart_n", self.cart),
-            "bought_item": ("bought_n", self.bought),
+            "bought_item": ("bought_n", list(self.bought)),
+            "bought_ts": ("bought_n", list(self.bought.values())),
             "vector_item": ("vector_n", list(self.vector)),
             "vector_weight": ("vector_n", [float(w) for w in self.vector.values()]),
         }
@@ -126,12 +127,11 @@ def keep_books(who: Customer, kind: str, item: int, value: float, ts: float) -> 
         who.purchases += 1
         who.purchase_ts = max(who.purchase_ts, ts)
         who.monetary = np.float32(who.monetary + np.float32(value))
-        if item not in who.bought:
-            who.bought = [*who.bought, item][-BOUGHT_MAX:]
+        latest = max(int(ts), who.bought.pop(item, 0))
+        who.bought = dict([*who.bought.items(), (item, latest)][-BOUGHT_MAX:])
     if kind == "refund":
         who.monetary = np.float32(who.monetary - np.float32(value))
-        if item in who.bought:
-            who.bought.remove(item)
+        who.bought.pop(item, None)
 
 
 def like(who: Customer, item: int, weight: float) -> None:
@@ -181,7 +181,10 @@ def customer_of(blob: bytes) -> Customer:
     who.seen = user["seen"][: user["seen_n"]].tolist()
     who.query = user["query_word"][: user["query_n"]].tolist()
     who.cart = user["cart_item"][: user["cart_n"]].tolist()
-    who.bought = user["bought_item"][: user["bought_n"]].tolist()
+    n = int(user["bought_n"])
+    who.bought = dict(
+        zip(user["bought_item"][:n].tolist(), user["bought_ts"][:n].tolist(), strict=True)
+    )
     k = int(user["vector_n"])
     items, weights = user["vector_item"][:k].tolist(), user["vector_weight"][:k]
     who.vector = dict(zip(items, weights, strict=True))
@@ -200,9 +203,10 @@ def merge(who: Customer, other: Customer, model: Model) -> None:
     elif same and who.category == other.category:
         who.category_views = min(who.category_views + other.category_views, 255)
     _merge_visits(who, other, same=same)
-    done = who.bought if who.purchase_ts >= other.last_ts else []
+    done = list(who.bought) if who.purchase_ts >= other.last_ts else []
     who.cart = _joined(other.cart, who.cart, done)[-CART_MAX:]
-    who.bought = _joined(other.bought, who.bought, [])[-BOUGHT_MAX:]
+    both = _joined(list(other.bought), list(who.bought), [])[-BOUGHT_MAX:]
+    who.bought = {i: max(who.bought.get(i, 0), other.bought.get(i, 0)) for i in both}
     who.seen = _joined(other.seen, who.seen, [])[-SEEN_MAX:]
     if other.query and (later or (same and not who.query)):
         who.query = other.query

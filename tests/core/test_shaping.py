@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from stream_app.core.catalog import AVAILABLE, DELETED, HIDDEN, CatalogView
+from stream_app.core.cycles import new_cycles, note_cycle
 from stream_app.core.hash_index import HashIndex
-from stream_app.core.model import KIND
 from stream_app.core.ranking import Lists
 from stream_app.core.rules import BARS, Rules, bar, make_rules
 from stream_app.core.scoring import EXPLORATION, POPULAR, SOURCES
@@ -198,15 +199,19 @@ def test_a_list_the_rules_emptied_is_filled_by_the_fallback_in_order() -> None:
     assert (w.rank(rules=rules).counts == 0).all(), "nothing left is an empty list, not an error"
 
 
+def cycles_of(*, item: int = 1, category: int = 0, days: float, times: int = 9) -> NDArray[np.void]:
+    cycles = new_cycles()
+    for _ in range(times):
+        note_cycle(cycles.view(np.recarray)[0], np.uint64(item), category, days * 86_400.0, 1e9)
+    return cycles
+
+
 def test_a_bought_item_comes_back_after_its_categorys_cycle() -> None:
     w = world(36)
     users = w.users.view(np.recarray)
     i = next(k for k in range(len(users)) if users[k].bought_n > 0)
     item = int(users[i].bought_item[0])
-    mine = [k for k in range(users[i].ring_n) if users[i].ring_item[k] == item]
-    kinds = users[i].ring_kind[mine] & 0x7F
-    bought = [k for k, kind in zip(mine, kinds, strict=True) if kind == KIND["purchase"]]
-    at = float(users[i].ring_ts[bought[-1]] if bought else users[i].purchase_ts)
+    at = float(users[i].bought_ts[0])
     catalog = described(w, 3, share=1.0)
     row = row_of(catalog, item)
     catalog.flags[:] = AVAILABLE
@@ -222,5 +227,15 @@ def test_a_bought_item_comes_back_after_its_categorys_cycle() -> None:
     by_top = make_rules(cycles_s={7: 7 * 86_400.0})
     assert (reason(by_top, 6), reason(by_top, 8)) == ("bought", "")
     assert reason(make_rules(), 0) == ""
+    learned = make_rules(bought_s=30 * 86_400.0, learned_share=0.75)._replace(
+        learned=cycles_of(category=77, days=20.0)
+    )
+    assert (reason(learned, 14), reason(learned, 16)) == ("bought", ""), "3/4 of twenty days"
+    own = learned._replace(learned=cycles_of(item=item, days=4.0))
+    assert (reason(own, 2), reason(own, 4)) == ("bought", "")
+    seldom = learned._replace(learned=cycles_of(category=77, days=20.0, times=4))
+    assert (reason(seldom, 29), reason(seldom, 31)) == ("bought", ""), "too few to know"
+    told = learned._replace(cycle_category=by_top.cycle_category, cycle_s=by_top.cycle_s)
+    assert (reason(told, 6), reason(told, 8)) == ("bought", ""), "what is set goes first"
     unknown = EMPTY_CATALOG
     assert bar(by_top, unknown, users[i], 0, at, item) == 0, "of an unknown category"

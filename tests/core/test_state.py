@@ -16,6 +16,7 @@ from stream_app.core.state import (
     decode_partition,
     decode_users,
     encode_users,
+    fits,
     new_partition,
     new_users,
 )
@@ -71,7 +72,7 @@ def test_a_full_customer_takes_all_its_bytes_and_a_new_one_few() -> None:
         user[name] = user["seen" if name == "seen_n" else name.replace("_n", "_item")].shape[1]
     for array, count in USER_COUNTS.items():
         user[count] = user[array].shape[1]
-    assert len(encode_users(user)[0]) <= USER.itemsize <= 1024
+    assert len(encode_users(user)[0]) <= USER.itemsize <= 1056
 
 
 def test_a_typical_customer_takes_less_than_two_thirds_of_a_kilobyte() -> None:
@@ -118,6 +119,20 @@ def test_a_partition_of_schema_1_is_migrated_when_it_is_read() -> None:
     assert partition["step_counts"].sum() == partition["step_counts"][0, :7, :7].sum() == 5.0
     assert np.abs(partition["revisit_weights"]).sum() > 0.0
     assert decode_partition(partition.tobytes() + b"more").tobytes() == partition.tobytes()
+
+
+def test_a_customer_of_schema_2_is_one_whose_purchases_have_no_dates() -> None:
+    user = new_users(SEVEN)
+    user["bought_n"], user["bought_item"][0, :2], user["ring_n"] = 2, (5, 6), 3
+    user["bought_ts"][0, :2], user["seen_n"], user["seen"][0, :2] = (1111111, 2222222), 2, (8, 9)
+    (new,) = encode_users(user, [b"anna"])
+    old = b"\x02" + new[1:].replace(user["bought_ts"][0, :2].tobytes(), b"")
+    assert len(old) == len(new) - 8 and customer_name(old) == customer_name(new) == b"anna"
+    both = decode_users(np.array([7, 7], np.uint64), [old, new])
+    assert both["bought_ts"][:, :2].tolist() == [[0, 0], [1111111, 2222222]]
+    both["bought_ts"] = 0
+    assert both[0] == both[1], "the same but for the dates"
+    assert fits(old[:-4]) and fits(new[:-4]) and not fits(old[:-8]) and not fits(new)
 
 
 def test_no_customers_are_no_blobs() -> None:

@@ -1,10 +1,14 @@
 """What keeps an item out of a list, and the learned weights, as the commands tell them."""
 
+import numpy as np
 import pytest
 
+from stream_app.candidates import no_segments
 from stream_app.commands.why import learned_weights, why_not
 from stream_app.errors import StreamAppError
+from stream_app.hashing import stable_hash
 from stream_app.offline.engine import Engine
+from stream_app.reasons import Explainer, Reason
 from stream_app.settings import Settings, load_settings
 from tests.core.test_evaluate import pairs
 
@@ -35,6 +39,39 @@ async def test_an_item_is_placed_barred_or_not_named_and_each_source_says_its_sh
     assert own.place > 0 and own.shares == {}, "their own item: a chance of its own"
     with pytest.raises(StreamAppError, match="'nobody' is not known"):
         await why_not(engine.store, settings, "nobody", "x")
+
+
+async def test_the_score_of_a_listed_item_is_the_sum_of_what_the_sources_gave() -> None:
+    settings = load_settings(ONE)
+    engine = await learned(settings)
+    for item, kind, ts in (("y2", "view", 0), ("x", "add_to_cart", 60)):
+        text = f'{{"user_id":"new","item_id":"{item}","event":"{kind}","ts":{1_600_900_000 + ts}}}'
+        await engine.apply([text.encode()])
+    explainer = Explainer(engine.stages, engine.store, 0, engine.stages.learn.owned[0].partition)
+    await explainer.load("new")
+    found = explainer.explain("home", ["x", "y", "y2", "never heard of"])
+    users, when = explainer.customers(), np.array([1_600_900_060.0])
+    lists = engine.stages.learn.listing.rank(
+        users, users, no_segments(1), engine.stages.learn.owned[0].partition,
+        engine.stages.learn.owned[0].blend,
+    )[2]  # fmt: skip
+    assert when == users["last_ts"]
+    tables = engine.stages.items.tables
+    scores = dict(zip(tables.nodes["id"][lists.nodes[0]].tolist(), lists.scores[0], strict=True))
+    for item in ("x", "y", "y2"):
+        reason = found.items[item]
+        assert reason.score == pytest.approx(scores[int(stable_hash(item))], rel=1e-5)
+        assert sum(reason.parts.values()) == pytest.approx(reason.score, rel=1e-5)
+        assert all(0.0 < share <= 1.0 + 1e-6 for share in reason.shares.values())
+    assert next(iter(found.items["x"].parts)) == "repeat"
+    assert "return" in found.items["y2"].parts and "next_item" in found.items["y"].parts
+    assert found.items["never heard of"] == Reason(0.0, {}, {})
+    assert list(found.weights.values()) == sorted(found.weights.values(), reverse=True)
+    assert found.weights["two_hop"] > found.weights["next_item"] > 0
+    assert explainer.event_with("x") == ("add_to_cart", 1_600_900_060.0)
+    assert explainer.event_with("y") is None
+    with pytest.raises(StreamAppError, match="nothing is known of customer 'nobody'"):
+        await explainer.load("nobody")
 
 
 async def test_weights_are_shown_by_partition_and_step_with_what_they_gained() -> None:
