@@ -116,6 +116,7 @@ def register(app: Any, settings: Settings) -> None:
     _register_demand(app)
     _register_cold_start(app, settings)
     _register_lists(app, settings)
+    _register_diversity(app, settings)
 
 
 def _register_tune(app: Any, settings: Settings) -> None:
@@ -303,3 +304,56 @@ def _register_cold_start(app: Any, settings: Settings) -> None:
         click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
         _JSON,
     )(command(evaluate_cold_start))
+
+
+def _register_diversity(app: Any, settings: Settings) -> None:
+    async def evaluate_diversity(
+        file: str,
+        first: float,
+        split: float,
+        group: str | None,
+        k: int,
+        weights: str,
+        kinds_from_titles: bool,
+        json_only: bool,
+    ) -> None:
+        """Measure what STREAM_APP_DIVERSITY costs and gives on FILE, at several weights."""
+        from stream_app.offline.diversity import diversity_cost, last_words
+
+        events = read_events(Path(file))
+        events, _ = evaluation.split_by_time(events, first)
+        if kinds_from_titles:
+            events = last_words(events)
+        tables = evaluation.split_by_time(events, split)
+        chosen = evaluation.group_of(*tables, group)
+        result = await diversity_cost(
+            *tables, settings, group=chosen, k=k, weights=evaluation.weights_of(weights)
+        )
+        if not json_only:
+            names = ("hit_rate", "mrr", "categories", "unlike", "diversity")
+            table = Table("weight", *names)
+            for weight, row in result["by_weight"].items():
+                table.add_row(weight, *(f"{row[name]:.4f}" for name in names))
+            console.print(table)
+        plain(orjson.dumps(result).decode())
+
+    share = click.FloatRange(0, 1, min_open=True, max_open=True)
+    app.command(
+        click.option("--file", type=_FILE, required=True, help="Event file with categories."),
+        click.option(
+            "--first",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=1.0,
+            help="Use only this share of FILE, its first by time.",
+        ),
+        click.option(
+            "--split", type=share, default=0.8, show_default=True, help="The share to learn from."
+        ),
+        click.option("--group", default=None, help="session_id or user_id."),
+        click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
+        click.option("--weights", default="0,0.05,0.1,0.2,0.3,0.5", help="Comma-separated, 0 … 1."),
+        click.option(
+            "--kinds-from-titles", is_flag=True, help="The last word of a title is its category."
+        ),
+        _JSON,
+    )(command(evaluate_diversity))

@@ -13,7 +13,7 @@ from stream_app.core.catalog import CatalogItem
 from stream_app.core.list_kinds import HOME
 from stream_app.core.model import SEGMENTS_OF_EVENT, Model
 from stream_app.core.ranking import Ranker
-from stream_app.core.rules import Rules
+from stream_app.core.rules import Rules, make_rules
 from stream_app.core.scoring import SOURCES
 from stream_app.core.scoring_extra import Extra
 from stream_app.core.shaping import EMPTY_CATALOG
@@ -34,6 +34,7 @@ class Engine:
         exclude_seen: bool = False,
         rules: Rules | None = None,
         sources: Sequence[frozenset[str] | None] = (None,),
+        diversities: Sequence[float] = (),
         model: Model | None = None,
     ) -> None:
         self._settings = settings.model_copy(
@@ -53,7 +54,7 @@ class Engine:
             clock=time.time,
             model=model,
         )
-        self._sources = sources
+        self._sources = [*sources, *(None for _ in diversities)]
         self._candidates = self._drawing(sources, thin_only=True)
         # Alone, content has to answer where counts would do better, too.
         self._content = self._drawing([frozenset({"content"})], thin_only=False)
@@ -66,6 +67,14 @@ class Engine:
                 rules=rules,
             )
             for chosen in sources
+        ]
+        self._rankers += [
+            Ranker(
+                self.stages.items.tables,
+                list_size=list_size,
+                rules=make_rules(seen=exclude_seen, diversity=weight),
+            )
+            for weight in diversities
         ]
         self.stages.learn.serving = False
         self._offset = 0
@@ -116,7 +125,9 @@ class Engine:
     async def predict(
         self, customer: str, *, anonymous: bool, ts: float, segments: Sequence[str] = ()
     ) -> list[NDArray[np.uint64]]:
-        """Item ids for a customer who comes back at ``ts``, best first; a list per ``sources``.
+        """Item ids for a customer who comes back at ``ts``, best first.
+
+        A list per ``sources``, then one per ``diversities``.
 
         ``segments`` are the channel and the region they come from; empty where nobody knows.
         """

@@ -93,6 +93,21 @@ def sources_of(text: str | None) -> frozenset[str] | None:
     return names
 
 
+def weights_of(text: str) -> list[float]:
+    """Weights of diversity in a comma-separated list.
+
+    >>> weights_of("0, 0.5")
+    [0.0, 0.5]
+    """
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        weights = [-1.0]
+    if not all(0.0 <= weight <= 1.0 for weight in weights):
+        raise ConfigurationError(f"--weights {text!r}: numbers from 0 to 1, comma-separated")
+    return weights
+
+
 def targets_of(text: str | None) -> frozenset[str]:
     """Event types named in a comma-separated list; aliases as in event files.
 

@@ -52,7 +52,7 @@ def learned(*batches: NDArray[np.void], learn_globals: bool = True) -> NDArray[n
     return cycles
 
 
-def days_of(cycles: NDArray[np.void], key: int) -> tuple[float, float]:
+def days_of(cycles: NDArray[np.void], key: int | np.uint64) -> tuple[float, float]:
     n, usual = cycle_of(cycles.view(np.recarray)[0], key)
     return n, round(usual / DAY_S, 3)
 
@@ -117,7 +117,7 @@ async def test_the_worker_stores_cycles_with_its_customers_and_says_why_an_item_
     await engine.apply([value.encode() for value in values[9:]])
     (blob,) = await engine.store.load(USERS, [0], [CYCLES_ID])
     tea = int(stable_hash("tea"))
-    assert days_of(decode_cycles(blob), tea) == (15.0, 15.0)
+    assert days_of(decode_cycles(blob), np.uint64(tea)) == (15.0, 15.0)
     await engine.stages.learn.assign(0)  # as another worker would
     assert engine.stages.learn.owned[0].cycles.tobytes() == blob
     answer = await why_not(engine.store, settings, "u2", "tea")

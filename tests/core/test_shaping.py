@@ -199,10 +199,15 @@ def test_a_list_the_rules_emptied_is_filled_by_the_fallback_in_order() -> None:
     assert (w.rank(rules=rules).counts == 0).all(), "nothing left is an empty list, not an error"
 
 
+def int_as_hash(item: int) -> Any:
+    """As kernels know it: numba takes Python's integers for signed ones."""
+    return np.uint64(item)
+
+
 def cycles_of(*, item: int = 1, category: int = 0, days: float, times: int = 9) -> NDArray[np.void]:
-    cycles = new_cycles()
+    cycles, key = new_cycles(), int_as_hash(item)
     for _ in range(times):
-        note_cycle(cycles.view(np.recarray)[0], np.uint64(item), category, days * 86_400.0, 1e9)
+        note_cycle(cycles.view(np.recarray)[0], key, category, days * 86_400.0, 1e9)
     return cycles
 
 
