@@ -6,7 +6,7 @@ from typing import Any
 import click
 import numpy as np
 import orjson
-from rich.table import Table
+from rich.table import Column, Table
 
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.redis_store import RedisStore
@@ -167,7 +167,9 @@ def _print_list(name: str, items: list[dict[str, Any]], explainer: Explainer | N
         console.print(table)
         return
     found = explainer.explain(name, [item["item_id"] for item in items])
-    table = Table("item_id", "score", "source", "because of", "its event", "made of", title=name)
+    because_of = Column("because of", no_wrap=True)
+    columns = ("item_id", "score", "source", because_of, "its event", "made of")
+    table = Table(*columns, title=name)
     for item in items:
         reason, now = item["reason"], found.items[item["item_id"]]
         because = reason.get("because", "-")

@@ -10,7 +10,8 @@ import pytest
 from stream_app.core.model import Model
 from stream_app.errors import ConfigurationError
 from stream_app.model_file import load_model, model_from
-from stream_app.offline.evaluate import evaluate, split_by_time
+from stream_app.offline.diversity import diversity_cost, last_words
+from stream_app.offline.evaluate import evaluate, split_by_time, weights_of
 from stream_app.offline.eventfile import read_events
 from stream_app.offline.plots import write_plots
 from stream_app.offline.ratings import rating_errors
@@ -34,6 +35,26 @@ async def test_ablations_diversity_and_pictures_of_one_evaluation(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="--plots"):
         write_plots(result, tmp_path / "file" / "below")
+
+
+async def test_more_weight_of_unlikeness_gives_lists_of_more_categories(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    lines = ["user_id,item_id,event,ts,title"]
+    for k in range(400):
+        kind = ("BAG", "MUG")[k // 5 % 2]  # five of a kind, one after the other
+        lines.append(f"u{k // 20},{kind}{rng.integers(12)},view,{1_600_000_000 + k},RED {kind}")
+    path = tmp_path / "titles.csv"
+    path.write_text("\n".join(lines) + "\n")
+    events = last_words(read_events(path))
+    assert set(events.texts["category"]) == {"BAG", "MUG"}
+    found = await diversity_cost(
+        *split_by_time(events, 0.5), SETTINGS, group="user_id", k=6, weights=weights_of("0,0.4,0.9")
+    )
+    none, some, much = found["by_weight"].values()
+    assert found["n"] == 190 and none["unlike"] < some["unlike"] <= much["unlike"]
+    assert much["hit_rate"] <= none["hit_rate"] and 1.0 <= none["categories"] <= 2.0
+    with pytest.raises(ConfigurationError, match="--weights '0,2'"):
+        weights_of("0,2")
 
 
 async def test_what_was_bought_is_not_recommended_when_asked(tmp_path: Path) -> None:
