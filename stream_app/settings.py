@@ -180,12 +180,7 @@ class Settings(BaseModel):
     repurchase_days: str = Field(
         "", description="the same by category: Coffee=21,Pets/Food=30 (whole path or its top)"
     )
-    repurchase_share: float = Field(
-        0.75,
-        ge=0,
-        le=2,
-        description="the same, of the usual time until it is bought again, if known",
-    )
+    repurchase_share: float = Field(0.75, ge=0, le=2, description="of its usual cycle, if learned")
     excluded_items: str = Field("", description="ids of items never to list, comma-separated")
     price_min: float = Field(0.0, ge=0, description="least price of a listed item")
     price_max: float = Field(0.0, ge=0, description="highest price of a listed item, 0 = no limit")

@@ -264,6 +264,14 @@ def _is_in_session(user: Row, item: int) -> bool:
 
 
 @kernel
+def _keep_books(user: Row, event: Row, cycles: Row, learn_globals: bool) -> None:
+    elapsed_s = keep_books(user, event)
+    if elapsed_s > 0.0 and learn_globals:
+        note_cycle(cycles, event.item, event.category, elapsed_s, event.ts)
+    note_query(user, event)
+
+
+@kernel
 def learn_events(
     users: NDArray[np.void],
     rows: NDArray[np.int64],
@@ -317,10 +325,7 @@ def learn_events(
         _enter_session(user, event, model, plan)
         decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         returning = chosen and _is_in_session(user, event.item)
-        elapsed_s = keep_books(user, event)
-        if elapsed_s > 0.0 and learn_globals:
-            note_cycle(cycles[0], event.item, event.category, elapsed_s, event.ts)
-        note_query(user, event)
+        _keep_books(user, event, cycles[0], learn_globals)
         if chosen:
             _choose(user, part, event, weight, learn_globals, snapshots[e], out[n])
             n += 1
