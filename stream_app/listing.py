@@ -111,7 +111,7 @@ class Listing:
     ) -> tuple[Parts, NDArray[np.float64]]:
         """What each source gives ``nodes`` in list ``kind`` of one customer, and the weights."""
         ts, kinds = users["last_ts"], np.full(1, kind, np.uint8)
-        extra = self._candidates.draw(shown, np.zeros(1, np.int64), kinds, ts, no_segments(1))
+        extra = self.candidates.draw(shown, np.zeros(1, np.int64), kinds, ts, no_segments(1))
         return self._ranker.take_apart(
             shown,
             kind,
