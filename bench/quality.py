@@ -32,7 +32,7 @@ COMMANDS = (
     "evaluate --train online_retail.csv.gz --split 0.95 --group user_id",
 )
 DIVERSITY = (
-    "evaluate-diversity --file online_retail.csv.gz --first 0.25 --split 0.9 --group user_id"
+    "evaluate-diversity --file online_retail.csv.gz --first 0.1 --split 0.9 --group user_id"
     " --kinds-from-titles"
 )
 COLD_START = "evaluate-cold-start --file online_retail.csv.gz --split 0.95 --group user_id"
