@@ -3,19 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.item_index import find
+from stream_app.core.item_index import lookup_ids
 from stream_app.core.jit import kernel
-
-
-@kernel
-def _lookup(
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    ids: NDArray[np.uint64],
-    out: NDArray[np.int64],
-) -> None:
-    for k in range(len(ids)):
-        out[k] = find(keys, slots, ids[k]) if ids[k] != 0 else -1
 
 
 @kernel
@@ -50,7 +39,7 @@ class HashIndex:
     def rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """``(n,)`` rows of ``(n,)`` ids, -1 where there is none."""
         out = np.empty(len(ids), np.int64)
-        _lookup(self.keys, self.slots, ids, out)
+        lookup_ids(self.keys, self.slots, ids, out)
         return out
 
     def add(self, ids: NDArray[np.uint64], rows: NDArray[np.int64]) -> None:
