@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from sklearn.preprocessing import normalize
 
 from stream_app.core.support import Vectoriser
 
@@ -49,11 +48,11 @@ class Knowledge:
         assert 0 < len(entries) <= ENTRIES_MAX
         questions = [entry.question for entry in entries]
         vectoriser = Vectoriser.fit(questions)
-        return cls(entries, vectoriser, normalize(vectoriser.rows(questions)))
+        return cls(entries, vectoriser, _unit(vectoriser.rows(questions)))
 
     def answers(self, messages: Sequence[str], intents: Sequence[str]) -> list[list[Answer]]:
         """For each message up to :data:`ANSWERS_MAX`, the best first; ties in entry order."""
-        cosines = normalize(self.vectoriser.rows(messages)) @ self.rows.T
+        cosines = _unit(self.vectoriser.rows(messages)) @ self.rows.T
         of_intent = np.array([entry.intent for entry in self.entries])
         found = []
         for number, intent in enumerate(intents):
@@ -64,3 +63,10 @@ class Knowledge:
             kept = [k for k in order.tolist() if likely[k]][:ANSWERS_MAX]
             found.append([Answer(self.entries[k], float(scores[k])) for k in kept])
         return found
+
+
+def _unit(rows: Any) -> Any:
+    """Sparse ``rows`` of length 1; empty ones stay empty."""
+    from sklearn.preprocessing import normalize  # slow to import, and not all need it
+
+    return normalize(rows)

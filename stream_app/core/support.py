@@ -19,7 +19,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
 from stream_app.core.classification_metrics import platt_scaling, probability_floor, sigmoid
@@ -205,6 +204,8 @@ def _scale(margins: FloatArray, truth: NDArray[np.int64]) -> float:
     One of the n answers counts as wrong (spread over all intents), as Platt 1999 does with two
     classes: without it, n right answers would make every probability 1.
     """
+    from scipy.optimize import minimize_scalar  # slow to import, needed to fit only
+
     wrong = 1.0 / (truth.size + 1)
 
     def loss(log_scale: float) -> float:
