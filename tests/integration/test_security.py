@@ -40,7 +40,7 @@ from tests.integration.secured import (
 )
 from tests.servers import ApacheKafka, KafkaUnavailable
 
-EVENTS, DEADLINE_S = 600, 90.0
+EVENTS, DEADLINE_S = 600, 300.0
 START_S = 300.0  # of a worker that has to compile its kernels first
 PASSWORDS = {name: f"secret-of-{name}" for name in ("worker", "shop", "reader", "operator")}
 
