@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 SHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 WRITE = os.environ.get("WRITE_SCREENSHOTS") == "1"  # `make screenshots` renews those in docs
+EXPECT_MS = 60_000  # only to end a test that waits for what never comes
 FLAGS = [
     "--no-sandbox",  # tests may run as root in a container
     "--disable-gpu",
@@ -29,6 +30,7 @@ def chromium() -> Iterator[Browser]:
     if path is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=EXPECT_MS)
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()

@@ -63,7 +63,7 @@ def test_a_customer_and_an_item_are_found_by_keyboard_alone(live: LiveShop, page
     page.keyboard.press("Enter")
     found = page.locator("#customer-found")
     expect(found).to_contain_text("cart")
-    expect(found.get_by_role("table", name="List: cart")).to_be_visible()
+    expect(found.get_by_role("table", name="List: cart", exact=True)).to_be_visible()
     events = found.get_by_role("table", name="Last item events")
     expect(events.get_by_role("row").nth(1)).to_contain_text("add_to_cart")
     expect(events.get_by_role("row").nth(1)).to_contain_text("p3")
