@@ -143,6 +143,8 @@ def _refusals(audience: Audience) -> Callable[[NDArray[np.uint64]], NDArray[np.u
     """What customers have refused, as the bits that decisions know."""
 
     def refused(ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        if not len(audience):
+            return np.zeros(len(ids), np.uint8)
         personal = np.where(audience.may(ids, PERSONALISE), 0, PERSONAL)
         marketing = np.where(audience.may(ids, EMAIL), 0, MARKETING)
         return (personal | marketing).astype(np.uint8)

@@ -355,10 +355,11 @@ class EventDecoder:
 
     def _item_hashes(self, texts: list[str]) -> list[int]:
         known = self._items
-        fresh = set(texts) - known.keys()
+        asked = set(texts)
+        fresh = [text for text in asked if text not in known]  # not by sets: those copy the cache
         if len(known) + len(fresh) > _HASH_CACHE_MAX:
             known.clear()
-            fresh = set(texts)
+            fresh = list(asked)
         known.update({text: stable_hash(text) if text else 0 for text in fresh})
         return list(map(known.__getitem__, texts))
 

@@ -110,6 +110,8 @@ class ItemReader:
             del self._wanted[key]
         popular, _ = self.top(self.tables.model.popular_max)
         fresh = await self._read(np.concatenate((ids, wanted, popular)))
+        if not len(fresh):
+            return
         unknown = self.tables.unknown_neighbours(fresh, limit=WANTED_MAX)
         fresh = await self._read(unknown[:READ_MAX])
         self.want(unknown[READ_MAX:])

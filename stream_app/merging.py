@@ -87,6 +87,8 @@ def merges(
     partitions: int,
 ) -> list[Click]:
     """Records that carry the states that were given up to the customers who were linked."""
+    if not len(handed):
+        return []
     found = []
     gone = np.flatnonzero(status == HANDED).tolist()
     for row, blob in zip(gone, encode_users(handed), strict=True):

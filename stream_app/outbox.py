@@ -131,19 +131,26 @@ def _owners(ids: NDArray[np.uint64], partitions: int) -> NDArray[np.int64]:
     return owner
 
 
+def counted_of(users: NDArray[np.void]) -> NDArray[np.uint32]:
+    """``(2, n)``: sessions and purchases, whose change makes a profile a new one."""
+    return np.stack((users["sessions"], users["purchases"]))
+
+
 def changed_profiles(
     users: NDArray[np.void],
-    before: NDArray[np.void],
-    rows: NDArray[np.int64],
+    before: NDArray[np.uint32],
+    first: NDArray[np.int64],
     events: EventBatch,
     steps: Sequence[str],
 ) -> list[tuple[str, bytes]]:
-    """Profiles of the customers who began a session or bought something."""
-    changed = np.flatnonzero(
-        (users["events"] > 0)
-        & ((users["sessions"] != before["sessions"]) | (users["purchases"] != before["purchases"]))
-    )
-    _, first = np.unique(rows, return_index=True)  # each customer is in the batch
+    """Profiles of the customers who began a session or bought something.
+
+    ``before (2, n)`` is what was counted of them, ``first`` an event of each.
+    """
+    counted = (counted_of(users) != before).any(axis=0)
+    changed = np.flatnonzero((users["events"] > 0) & counted)
+    if not len(changed):
+        return []
     customers = [events.customers[k] for k in first[changed].tolist()]
     return list(zip(customers, profiles_json(users[changed], customers, steps), strict=True))
 
@@ -151,11 +158,14 @@ def changed_profiles(
 def erased_customers(
     users: NDArray[np.void], rows: NDArray[np.int64], events: EventBatch, learned: Learned
 ) -> list[str]:
-    gone = np.isin(learned.status, (ERASED, HANDED)) & (users["events"][rows] == 0)
-    return sorted({events.customers[k] for k in np.flatnonzero(gone).tolist()})
+    at = np.flatnonzero((learned.status == ERASED) | (learned.status == HANDED)).tolist()
+    return sorted({events.customers[k] for k in at if users["events"][rows[k]] == 0})
 
 
 def erasures(events: EventBatch, learned: Learned) -> list[tuple[int, float]]:
     """Hashes of the customers erased in this batch, and the event time of each erasure."""
-    rows = events.events[learned.status == ERASED]
+    at = np.flatnonzero(learned.status == ERASED)
+    if not len(at):
+        return []
+    rows = events.events[at]
     return list(zip(rows["customer"].tolist(), rows["ts"].tolist(), strict=True))

@@ -24,12 +24,14 @@ from stream_app.core.list_kinds import own_items
 from stream_app.core.merchandising import Merchandise
 from stream_app.core.ranking import Ranker
 from stream_app.core.state import PARTITION, decode_partition, decode_users
+from stream_app.customers import Customers, customers_of
 from stream_app.decisions import Decisions
 from stream_app.events import EventBatch, EventDecoder
 from stream_app.items import ItemReader
 from stream_app.listing import Listing
 from stream_app.merging import (
     Click,
+    Session,
     adopted,
     decode_watermarks,
     links,
@@ -40,6 +42,7 @@ from stream_app.offers import Offers
 from stream_app.outbox import (
     Ranked,
     changed_profiles,
+    counted_of,
     erased_customers,
     erasures,
     pack_lists,
@@ -149,9 +152,9 @@ class Learn:
             events.rejects,
             withheld=self._settings.pseudonym_key_file is not None,
         )
-        ids, rows, users, clicks, moved = await self._load(batch.partition, owned, events)
+        who, users, clicks, moved = await self._load(batch.partition, owned, events)
         self._telemetry.lap("load")
-        partition, before = owned.partition.copy(), users[["sessions", "purchases"]].copy()
+        rows, partition, before = who.rows, owned.partition.copy(), counted_of(users)
         merged, cycles = owned.merged.copy(), owned.cycles.copy()
         learned = learn(
             users,
@@ -175,7 +178,7 @@ class Learn:
             else None
         )
         self._telemetry.lap("score")
-        outbox = self._outbox(batch.partition, events, rows, users, before, learned, ranked)
+        outbox = self._outbox(batch.partition, events, who, users, before, learned, ranked)
         outbox.clicks += clicks
         outbox.erased += [one.name for one in moved]
         messages = self._publisher.render(
@@ -186,7 +189,7 @@ class Learn:
             owned.cursor,
             batch.next_offset,
             [
-                *zip([key.tobytes() for key in ids], state_blobs(users, rows, events), strict=True),
+                *zip(who.keys, state_blobs(users, who.first, events), strict=True),
                 *[(one.key, b"") for one in moved],
                 *changed((BLEND_ID, owned.blend, blend), (CYCLES_ID, owned.cycles, cycles)),
                 (ACCOUNTS_ID, account_text(partition, batch.next_offset)),
@@ -200,8 +203,8 @@ class Learn:
         # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
         owned.cursor, owned.partition, owned.blend = step.cursor, partition, blend
         owned.merged, owned.cycles = merged, cycles
-        owned.users.put(step.writes[: len(ids) + len(moved)])
-        owned.agenda.add(ids, deadlines(users, self.journey.plan))
+        owned.users.put(step.writes[: len(who.ids) + len(moved)])
+        owned.agenda.add(who.ids, deadlines(users, self.journey.plan))
         await self._publisher.publish(batch.partition, outbox, messages)
         await self._forget(owned, outbox)
         self._telemetry.lap("publish")
@@ -257,15 +260,14 @@ class Learn:
 
     async def _load(
         self, number: int, owned: Owned, events: EventBatch
-    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.void], list[Click], list[Moved]]:
+    ) -> tuple[Customers, NDArray[np.void], list[Click], list[Moved]]:
         """States of the customers in the batch, and the item tables their lists are drawn from.
 
         Also records that ask for the states of sessions in which customers have become known, and
         the former states of those whose pseudonym has changed.
         """
-        ids, rows = np.unique(events.events["customer"], return_inverse=True)
-        keys = [key.tobytes() for key in ids]
-        blobs = owned.users.get(keys)
+        who = customers_of(events.events)
+        keys, blobs = who.keys, owned.users.get(who.keys)
         missing = [k for k, blob in enumerate(blobs) if blob is None]
         self._telemetry.cache("customers", asked=len(keys), missing=len(missing))
         if missing:
@@ -277,24 +279,21 @@ class Learn:
             )
             for k, blob in zip(missing, read, strict=True):
                 blobs[k] = blob
-        moved = await adopt(self._store, number, ids, rows, events, blobs)
-        users = decode_users(ids, blobs)
+        moved = await adopt(self._store, number, who, events, blobs)
+        users = decode_users(who.ids, blobs)
         own = own_items(users, self.journey.lists)
         context = np.concatenate((own, events.events["item"]))
-        clicks, _ = await asyncio.gather(
-            self._links(number, events, rows, users),
-            retrying(lambda: self._items.load(context), "reading items"),
-        )
-        return ids, rows, users, clicks, moved
-
-    async def _links(
-        self, number: int, events: EventBatch, rows: NDArray[np.int64], users: NDArray[np.void]
-    ) -> list[Click]:
         asked = sessions_to_ask_for(
-            events, rows, users, partitions=self._settings.clickstream_partitions
+            events, who.rows, users, partitions=self._settings.clickstream_partitions
         )
-        if not asked:
-            return []
+        reading = retrying(lambda: self._items.load(context), "reading items")
+        if not asked:  # nearly always: two tasks would cost more than what they save
+            await reading
+            return who, users, [], moved
+        clicks, _ = await asyncio.gather(self._links(number, events, asked), reading)
+        return who, users, clicks, moved
+
+    async def _links(self, number: int, events: EventBatch, asked: list[Session]) -> list[Click]:
         at, keys = [session.partition for session in asked], [session.key for session in asked]
         blobs = await retrying(lambda: self._store.load(USERS, at, keys), "reading sessions")
         return links(events, asked, blobs, source=number)
@@ -361,9 +360,9 @@ class Learn:
         self,
         number: int,
         events: EventBatch,
-        rows: NDArray[np.int64],
+        who: Customers,
         users: NDArray[np.void],
-        before: NDArray[np.void],
+        before: NDArray[np.uint32],
         learned: Learned,
         ranked: Ranked | None,
     ) -> Outbox:
@@ -386,8 +385,8 @@ class Learn:
                 partitions=self._settings.cooccurrence_partitions,
             ),
             lists=lists,
-            profiles=changed_profiles(users, before, rows, events, self.journey.names),
-            erased=erased_customers(users, rows, events, learned),
+            profiles=changed_profiles(users, before, who.first, events, self.journey.names),
+            erased=erased_customers(users, who.rows, events, learned),
             erasures=erasures(events, learned),
             clicks=merges(
                 events,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stream_app.customers import Customers
 from stream_app.events import EventBatch
 from stream_app.hashing import customer_id
 from stream_app.ports import USERS, StateStore
@@ -26,29 +26,26 @@ class Moved(NamedTuple):
 async def adopt(
     store: StateStore,
     partition: int,
-    ids: NDArray[np.uint64],
-    rows: NDArray[np.int64],
+    who: Customers,
     events: EventBatch,
     blobs: list[bytes | None],
 ) -> list[Moved]:
-    """Fill ``blobs`` of customers ``ids`` who have none with what they have under the former key.
+    """Fill ``blobs`` of customers who have none with what they have under the former key.
 
-    ``rows`` are the customers of the events. Nothing to do without a former key.
+    Nothing to do without a former key.
     """
     formers = events.aliases.formers
     if not formers:
         return []
-    _, first = np.unique(rows, return_index=True)
-    new = [
-        (k, formers[row]) for k, row in enumerate(first.tolist()) if formers[row] and not blobs[k]
-    ]
+    first = who.first.tolist()
+    new = [(k, formers[row]) for k, row in enumerate(first) if formers[row] and not blobs[k]]
     if not new:
         return []
     keys = [np.uint64(customer_id(name)).tobytes() for _, name in new]
     found: Sequence[bytes | None] = await retrying(
         lambda: store.load(USERS, [partition] * len(keys), keys), "reading former states"
     )
-    places = {key.tobytes(): k for k, key in enumerate(ids)}
+    places = {key: k for k, key in enumerate(who.keys)}
     moved = []
     for (k, name), key, blob in zip(new, keys, found, strict=True):
         if blob:

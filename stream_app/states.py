@@ -11,10 +11,12 @@ from stream_app.ports import RawBatch
 
 
 def state_blobs(
-    users: NDArray[np.void], rows: NDArray[np.int64], events: EventBatch
+    users: NDArray[np.void], first: NDArray[np.int64], events: EventBatch
 ) -> list[bytes]:
-    """What to store; nothing for customers who were erased or are not known."""
-    _, first = np.unique(rows, return_index=True)  # each customer is in the batch
+    """What to store; nothing for customers who were erased or are not known.
+
+    ``first`` is an event of each.
+    """
     names = [events.customers[k].encode("utf-8", "surrogatepass") for k in first.tolist()]
     return [
         blob if known else b""

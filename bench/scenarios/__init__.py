@@ -10,6 +10,7 @@ DEFAULT = (
     "withdraw",
     "model",
     "profile",
+    "batch",
     "codec",
     "store",
     "transport",
