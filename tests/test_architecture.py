@@ -39,12 +39,13 @@ LAYERS: dict[str, tuple[str, str]] = {
     "merging": ("adapters.partitioning codec core events hashing", "numpy orjson"),
     "timers": ("errors ports settings core hashing pipeline retrying", "numpy orjson"),
     "user_cache": ("", ""),
+    "customers": ("", "numpy"),
     "profiles": ("codec core", "numpy"),
     "wire": ("", "msgspec"),
     "wire_columns": ("wire", "msgspec numpy"),
     "pseudonyms": ("errors hashing", ""),
     "aliases": ("core.model hashing pseudonyms wire wire_columns", "msgspec numpy"),
-    "rotating": ("events hashing ports retrying", "numpy"),
+    "rotating": ("customers events hashing ports retrying", "numpy"),
     "formats": ("errors ports core.model wire", "msgspec orjson"),
     "searches": ("core", "numpy"),
     "events": (
@@ -65,8 +66,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "admission": ("core suppression", "numpy"),
     "candidates": ("core items", "numpy"),
     "pipeline": (
-        "admission ports settings candidates decisions events codec core items listing merging"
-        " offers outbox publishing rejects retrying rotating states telemetry user_cache",
+        "admission ports settings candidates customers decisions events codec core items listing"
+        " merging offers outbox publishing rejects retrying rotating states telemetry user_cache",
         "numpy orjson",
     ),
     "relating": (
