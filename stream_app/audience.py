@@ -1,5 +1,6 @@
 """PROFILE: a batch of the users topic (JSON, key ``user_id``) into the audience in memory."""
 
+from collections.abc import Set
 from dataclasses import replace
 
 import msgspec
@@ -15,6 +16,8 @@ from stream_app.pseudonyms import load_pseudonyms
 from stream_app.settings import Settings
 
 CONSENTS = {"personalization": PERSONALISE, "email": EMAIL, "analytics": ANALYSE}
+ALL_ATTRIBUTES = "*"
+DESCRIBED_BYTES_MAX = 4_096  # of one customer, in every profile of theirs
 
 
 class UserRecord(msgspec.Struct):
@@ -34,11 +37,16 @@ _decode = msgspec.json.Decoder(UserRecord).decode
 
 
 def decode_user(
-    key: bytes | None, value: bytes | None, *, chars_max: int
+    key: bytes | None,
+    value: bytes | None,
+    *,
+    chars_max: int,
+    attributes: Set[str] = frozenset(),
 ) -> tuple[str, Customer | None]:
     """Id and customer of a record, ``None`` for one that deletes.
 
-    Raises :class:`~stream_app.errors.EventRejected` as for items of the catalog.
+    Of their attributes only those named in ``attributes`` are kept. Raises
+    :class:`~stream_app.errors.EventRejected` as for items of the catalog.
 
     >>> _, anna = decode_user(b"anna", b'{"consent":{"email":false}}', chars_max=9)
     >>> anna.consent & EMAIL, anna.consent & PERSONALISE
@@ -55,10 +63,33 @@ def decode_user(
         region=record.region or "",
         channel=record.channel or "",
         language=record.language or "",
-        tags=texts(record.tags, ","),
-        attributes=attribute_texts(record.attributes or {}),
         consent=ALL_CONSENT & ~denied,
+        described=_described(record, attributes),
     )
+
+
+def _described(record: UserRecord, wanted: Set[str]) -> bytes:
+    """Members of a JSON object for the customer's profile; empty when there is nothing to say.
+
+    >>> _described(UserRecord(tags="vip, b2b", attributes={"tier": "gold", "age": 7}), {"tier"})
+    b'"tags":["vip","b2b"],"attributes":{"tier":"gold"}'
+    """
+    everything = ALL_ATTRIBUTES in wanted
+    kept = {n: v for n, v in (record.attributes or {}).items() if everything or n in wanted}
+    said = {
+        "region": record.region,
+        "channel": record.channel,
+        "language": record.language,
+        "tags": texts(record.tags, ","),
+        "attributes": attribute_texts(kept),
+    }
+    members, room = [], DESCRIBED_BYTES_MAX
+    for name, value in said.items():
+        member = msgspec.json.encode({name: value})[1:-1]
+        if value and len(member) < room:  # one that is too long is left out, not cut
+            members.append(member)
+            room -= len(member) + 1
+    return b",".join(members)
 
 
 class AudienceStage:
@@ -67,6 +98,9 @@ class AudienceStage:
     def __init__(self, audience: Audience, settings: Settings) -> None:
         self.audience = audience
         self._chars_max = settings.id_chars_max
+        self._attributes = frozenset(
+            name.strip() for name in settings.profile_attributes.split(",")
+        )
         self._pseudonyms = load_pseudonyms(settings.pseudonym_key_file)
 
     def apply(self, batch: RawBatch) -> list[Reject]:
@@ -75,7 +109,9 @@ class AudienceStage:
         rejects: list[Reject] = []
         for row, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             try:
-                user_id, customer = decode_user(key, value, chars_max=self._chars_max)
+                user_id, customer = decode_user(
+                    key, value, chars_max=self._chars_max, attributes=self._attributes
+                )
             except EventRejected as exc:
                 rejects.append(Reject(row, exc.reason, exc.detail))
             else:

@@ -24,6 +24,7 @@ from stream_app.model_file import load_model
 from stream_app.offers import Offers
 from stream_app.pipeline import Learn
 from stream_app.ports import Log, PublicStore, StateStore
+from stream_app.profiles import Profiles
 from stream_app.publishing import Publisher
 from stream_app.relating import Relate
 from stream_app.rule_records import read_rules
@@ -102,7 +103,8 @@ def compose(
     merchandise = Merchandise(catalog)
     learn = Learn(
         settings, store, log, publisher, items, candidates, offers,
-        clock, admission, journey, decisions, _refusals(audience), telemetry, merchandise,
+        clock, admission, journey, decisions, Profiles(catalog, audience, journey.names),
+        _refusals(audience), telemetry, merchandise,
     )  # fmt: skip
     relate = Relate(settings, store, public, log, items, timer, telemetry, catalog.listed)
     withdraw = Withdraw(settings, catalog, log, relate, clock)

@@ -16,7 +16,7 @@ from stream_app.core.learn import APPLIED, ERASED, TRANSITION, Learned
 from stream_app.core.model import KIND
 from stream_app.core.ranking import Lists
 from stream_app.events import EventBatch
-from stream_app.profiles import profiles_json
+from stream_app.profiles import Profiles
 from stream_app.sales import route_sales
 
 
@@ -141,7 +141,7 @@ def changed_profiles(
     before: NDArray[np.uint32],
     first: NDArray[np.int64],
     events: EventBatch,
-    steps: Sequence[str],
+    profiles: Profiles,
 ) -> list[tuple[str, bytes]]:
     """Profiles of the customers who began a session or bought something.
 
@@ -152,7 +152,7 @@ def changed_profiles(
     if not len(changed):
         return []
     customers = [events.customers[k] for k in first[changed].tolist()]
-    return list(zip(customers, profiles_json(users[changed], customers, steps), strict=True))
+    return list(zip(customers, profiles.json(users[changed], customers), strict=True))
 
 
 def erased_customers(

@@ -50,6 +50,7 @@ from stream_app.outbox import (
     route_transitions,
 )
 from stream_app.ports import USERS, Claim, Commit, Log, RawBatch, StateStore
+from stream_app.profiles import Profiles
 from stream_app.publishing import Publisher
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
@@ -98,12 +99,14 @@ class Learn:
         admission: Admission,
         journey: Journey,
         decisions: Decisions,
+        profiles: Profiles,
         refused: Callable[[NDArray[np.uint64]], NDArray[np.uint8]],
         telemetry: Telemetry = SILENT,
         merchandise: Merchandise | None = None,
     ) -> None:
         self.journey = journey
         self.decisions = decisions
+        self._profiles = profiles
         self._refused = refused
         self._settings = settings
         self._store = store
@@ -366,26 +369,16 @@ class Learn:
         learned: Learned,
         ranked: Ranked | None,
     ) -> Outbox:
-        lists = None
+        lists, partitions = None, self._settings.cooccurrence_partitions
         if ranked:
             node_ids = self._items.tables.nodes["id"]
             names = self._items.unsaved_names(ranked.lists)
             lists = pack_lists(ranked, node_ids, names, generated_at=self._clock())
         return Outbox(
-            transitions=route_transitions(
-                learned,
-                events,
-                source=number,
-                partitions=self._settings.cooccurrence_partitions,
-            ),
-            sales=route_purchases(
-                events,
-                learned,
-                source=number,
-                partitions=self._settings.cooccurrence_partitions,
-            ),
+            transitions=route_transitions(learned, events, source=number, partitions=partitions),
+            sales=route_purchases(events, learned, source=number, partitions=partitions),
             lists=lists,
-            profiles=changed_profiles(users, before, who.first, events, self.journey.names),
+            profiles=changed_profiles(users, before, who.first, events, self._profiles),
             erased=erased_customers(users, who.rows, events, learned),
             erasures=erasures(events, learned),
             clicks=merges(

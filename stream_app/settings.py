@@ -222,6 +222,9 @@ class Settings(BaseModel):
     user_cache_max: int = Field(
         100_000, ge=0, le=50_000_000, description="customer states in a worker's memory"
     )
+    profile_attributes: str = Field(
+        "", description="of the users topic that profiles repeat: names with commas; * = all"
+    )
     lead_time_days: int = Field(7, ge=1, le=56, description="days from an order to its delivery")
     review_days: int = Field(7, ge=1, le=56, description="days between two orders of an item")
     service_level: float = Field(

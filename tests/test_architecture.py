@@ -67,7 +67,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "candidates": ("core items", "numpy"),
     "pipeline": (
         "admission ports settings candidates customers decisions events codec core items listing"
-        " merging offers outbox publishing rejects retrying rotating states telemetry user_cache",
+        " merging offers outbox profiles publishing rejects retrying rotating states telemetry"
+        " user_cache",
         "numpy orjson",
     ),
     "relating": (
@@ -84,8 +85,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "composition": (
         "admission audience candidates cataloging core decisions following items journeys"
-        " model_file offers pipeline ports publishing relating rule_records ruling settings"
-        " stocking suppression telemetry withdrawing",
+        " model_file offers pipeline ports profiles publishing relating rule_records ruling"
+        " settings stocking suppression telemetry withdrawing",
         "numpy",
     ),
     "listing": ("candidates core items offers settings", "numpy"),

@@ -16,12 +16,14 @@ from stream_app.commands.why import print_answer, when
 from stream_app.commands.why import why_not as answer_why_not
 from stream_app.composition import compose
 from stream_app.core.aggregates import oddity
+from stream_app.core.audience import Audience
+from stream_app.core.catalog import Catalog
 from stream_app.core.state import decode_partition, decode_users
 from stream_app.errors import StreamAppError
 from stream_app.hashing import customer_id, public_name
 from stream_app.journeys import load_journey
 from stream_app.ports import USERS
-from stream_app.profiles import profiles_json
+from stream_app.profiles import FROM_TOPICS, Profiles
 from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.reasons import Explainer
 from stream_app.settings import Settings
@@ -74,7 +76,7 @@ def register(app: Any, settings: Settings) -> None:
         _print_list(f"similar to {item}", orjson.loads(found), None)
 
     async def profile(user: str) -> None:
-        """Show what is known of USER, as JSON."""
+        """Show what is known of USER now, and what they like as last published, as JSON."""
         store = redis_store(settings)
         try:
             plain(await _profile(store, settings, user))
@@ -123,7 +125,11 @@ async def _profile(store: RedisStore, settings: Settings, user: str) -> str:
         (blob,) = await store.load(USERS, [partition], [ids[0].tobytes()])
         if blob:
             users = decode_users(ids, [blob])
-            found = orjson.loads(profiles_json(users, [name], steps)[0])
+            nothing = Catalog(items_max=1), Audience(customers_max=1)
+            found = orjson.loads(Profiles(*nothing, steps).json(users, [name])[0])
+            published = await store.get(f"profile:{name}")
+            if isinstance(published, bytes):
+                found |= {k: v for k, v in orjson.loads(published).items() if k in FROM_TOPICS}
             found["oddity"] = round(float(oddity(users)[0]), 4)
             return orjson.dumps(found).decode()
     raise StreamAppError(f"customer {user!r} is not known: none of their events was applied yet")

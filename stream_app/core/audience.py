@@ -1,11 +1,11 @@
-"""What shops say about customers: consent, region, language, tags; found by the customer's hash.
+"""What shops say about customers: consent, region, language; found by the customer's hash.
 
-Filled from the ``users`` topic, one row a customer; the learned state is elsewhere. Rules and
-decisions read it.
+Filled from the ``users`` topic, one row a customer; the learned state is elsewhere. Admission,
+decisions, candidates and profiles read it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,21 @@ from stream_app.hashing import stable_hash
 
 PERSONALISE, EMAIL, ANALYSE = 1, 2, 4  # bits of ``consent``; all set for customers not in here
 ALL_CONSENT = PERSONALISE | EMAIL | ANALYSE
-LABELS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """A customer as the shop describes them; empty is unknown, consent is given unless denied."""
+    """A customer as the shop describes them; empty is unknown, consent is given unless denied.
+
+    ``described`` is what their profile repeats of that, encoded by whoever reads it there.
+    """
 
     user_id: str
     region: str = ""
     channel: str = ""
     language: str = ""
-    tags: tuple[str, ...] = ()
-    attributes: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     consent: int = ALL_CONSENT
+    described: bytes = b""
 
 
 class Audience:
@@ -47,7 +48,7 @@ class Audience:
         self.region = np.zeros(64, np.uint32)  # hashes, 0 unknown; channel and language too
         self.channel = np.zeros(64, np.uint32)
         self.language = np.zeros(64, np.uint32)
-        self.labels = Arena(np.uint32)  # hashes of ``name=value``: rules compare them
+        self._described = Arena(np.uint8)
         self._vocabulary = Vocabulary()
         self._free: list[int] = []
         self._index = HashIndex()
@@ -72,6 +73,11 @@ class Audience:
         allowed: NDArray[np.bool_] = (rows < 0) | (self.consent[rows] & purpose != 0)
         return allowed
 
+    def described(self, ids: NDArray[np.uint64]) -> list[bytes]:
+        """What the profiles of ``(n,)`` customers repeat, empty where the shop has said nothing."""
+        rows = self.rows(ids).tolist()
+        return [self._described.get(row).tobytes() if row >= 0 else b"" for row in rows]
+
     def upsert(self, customers: Sequence[Customer]) -> NDArray[np.int64]:
         """Insert or replace, the last of equal ids; ``(n,)`` rows of those, -1 if refused."""
         latest = list({customer.user_id: customer for customer in customers}.values())
@@ -92,8 +98,7 @@ class Audience:
             self.version += 1
             self.ids[rows] = 0
             self._free.extend(rows.tolist())
-            nothing = np.zeros(0, np.uint32)
-            self.labels.put(rows, nothing, np.zeros(len(rows), np.int64))
+            self._described.put(rows, np.zeros(0, np.uint8), np.zeros(len(rows), np.int64))
             self._index.rebuild(self.ids[: self.rows_n])
 
     def _write(self, rows: NDArray[np.int64], customers: Sequence[Customer]) -> None:
@@ -102,9 +107,9 @@ class Audience:
         for name in ("region", "channel", "language"):
             values = [getattr(customer, name) for customer in customers]
             getattr(self, name)[rows] = [of(value) if value else 0 for value in values]
-        labels = [[of(label) for label in customer_labels(customer)] for customer in customers]
-        data = np.array([label for some in labels for label in some], np.uint32)
-        self.labels.put(rows, data, np.array([len(some) for some in labels], np.int64))
+        texts = [customer.described for customer in customers]
+        sizes = np.array([len(text) for text in texts], np.int64)
+        self._described.put(rows, np.frombuffer(b"".join(texts), np.uint8), sizes)
 
     def _ensure(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         rows = self.rows(ids)
@@ -125,18 +130,3 @@ class Audience:
         rows[missing] = made
         self._index.add(self.ids[made], made)
         return rows
-
-
-def customer_labels(customer: Customer) -> list[str]:
-    """What rules can say about a customer, as ``name=value`` texts.
-
-    >>> customer_labels(Customer("anna", region="de", tags=("vip",)))
-    ['region=de', 'tag=vip']
-    """
-    named = (("region", customer.region), ("channel", customer.channel))
-    found = [f"{name}={value}" for name, value in named if value]
-    found += [f"language={customer.language}"] if customer.language else []
-    found += [f"tag={tag}" for tag in customer.tags]
-    for name, value in customer.attributes.items():
-        found += [f"{name}={one}" for one in ((value,) if isinstance(value, str) else value)]
-    return found[:LABELS_MAX]

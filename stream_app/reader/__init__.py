@@ -13,9 +13,11 @@ from stream_app.pseudonyms import Pseudonyms, load_pseudonyms
 from stream_app.reader.client import Answer, AsyncReader, Reader
 from stream_app.reader.following import Newest
 from stream_app.reader.records import (
+    Affinity,
     DeadLetter,
     Decision,
     Entry,
+    PriceAffinity,
     Profile,
     Reason,
     Recommendations,
@@ -27,12 +29,14 @@ from stream_app.reader.records import (
 )
 
 __all__ = [
+    "Affinity",
     "Answer",
     "AsyncReader",
     "DeadLetter",
     "Decision",
     "Entry",
     "Newest",
+    "PriceAffinity",
     "Profile",
     "Pseudonyms",
     "Reader",

@@ -78,10 +78,31 @@ class Recommendations(msgspec.Struct, frozen=True):
     experiments: dict[str, str] | None = None
 
 
-class Profile(msgspec.Struct, frozen=True):
-    """Recency, frequency, monetary value, journey and predictions: ``profile:<user_id>``.
+class Affinity(msgspec.Struct, frozen=True):
+    """How much of a customer's interest goes to a category (its whole path) or a brand: 0 to 1."""
 
-    Probabilities of a purchase in this session and in seven days, and of not coming back.
+    name: str
+    share: float
+
+
+class PriceAffinity(msgspec.Struct, frozen=True):
+    """What prices a customer is used to look at.
+
+    ``percentile`` is the share of the catalog, 0 to 1, that is cheaper than the ``typical`` price;
+    ``level`` is low, middle or high: half a standard deviation of log prices makes a difference.
+    """
+
+    typical: float
+    percentile: float
+    level: str
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """What is known of a customer: ``profile:<user_id>``.
+
+    Recency, frequency, monetary value (of all purchases less refunds), journey, predictions:
+    probabilities of a purchase in this session and in seven days, and of not coming back. Likings,
+    the strongest first, by what the customer did lately. From ``region`` on what the shop has said.
     """
 
     user_id: str
@@ -104,6 +125,15 @@ class Profile(msgspec.Struct, frozen=True):
     order_value: float
     cluster: int
     value_segment: str
+    last_purchase: float | None = None
+    category_affinities: list[Affinity] = []
+    brand_affinities: list[Affinity] = []
+    price_affinity: PriceAffinity | None = None
+    region: str | None = None
+    channel: str | None = None
+    language: str | None = None
+    tags: list[str] = []
+    attributes: dict[str, str | list[str]] = {}
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -9,10 +9,12 @@ from redis import Redis
 from stream_app.adapters.memory import MemoryLog
 from stream_app.composition import Stages, compose
 from stream_app.core.audience import ANALYSE, EMAIL, PERSONALISE, Customer
+from stream_app.core.catalog import CatalogItem
 from stream_app.embedded import ValkeyServer
 from stream_app.hashing import stable_hash
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import USERS, RawBatch, StateStore
+from stream_app.reader import Affinity, PriceAffinity, Profile, decode_profile
 from stream_app.settings import Settings
 from stream_app.suppression import erasure_record
 from tests.contract.stores import Stores, opened
@@ -165,6 +167,33 @@ async def test_who_denied_personalisation_gets_what_is_popular(shop: Shop) -> No
     listed = await shop.home()
     assert listed
     assert {str(entry["reason"]["source"]) for entry in listed} == {"popularity"}  # type: ignore[index]
+
+
+async def test_a_profile_tells_likings_until_they_are_denied_or_the_customer_is_erased(
+    shop: Shop,
+) -> None:
+    async def profile() -> Profile:
+        found = await shop.stores.public.get("profile:ada-lovelace")
+        assert isinstance(found, bytes)
+        return decode_profile(found)
+
+    mug = CatalogItem("mug", category=("Kitchen", "Mugs"), brand="Acme", price=9.5)
+    shop.stages.catalog.upsert([mug, CatalogItem("cup", brand="Bolt")])
+    shop.stages.audience.upsert([Customer("ada-lovelace", described=b'"tags":["vip"]')])
+    await shop.learn(PAST)
+    found = await profile()
+    assert found.category_affinities == [Affinity("Kitchen/Mugs", 1.0)]
+    assert [liked.name for liked in found.brand_affinities] == ["Bolt", "Acme"]
+    assert found.price_affinity == PriceAffinity(9.5, 0.5, "middle")
+    assert (found.tags, found.last_purchase) == (["vip"], NOW + 3)
+    shop.stages.audience.upsert([Customer("ada-lovelace", consent=ANALYSE)])
+    await shop.learn([event("purchase", 4)])
+    found = await profile()
+    assert (found.purchases, found.tags) == (2, [])
+    assert (found.category_affinities, found.brand_affinities) == ([], [])
+    assert found.price_affinity is None
+    await shop.learn([event("erase", 10, None)])
+    assert await shop.stores.public.get("profile:ada-lovelace") is None
 
 
 def test_a_suppression_record_is_refused_unless_it_is_one() -> None:

@@ -146,9 +146,33 @@ def test_customers_come_go_and_deny_consent() -> None:
 
 
 def test_a_customer_record_without_consent_allows_everything() -> None:
-    expected = Customer("anna", language="de", attributes={"tier": "gold"}, consent=ALL_CONSENT)
+    expected = Customer("anna", language="de", consent=ALL_CONSENT, described=b'"language":"de"')
     said = b'{"language":"de","attributes":{"tier":"gold"}}'
     assert decode_user(b"anna", said, chars_max=9) == ("anna", expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "kept"),
+    [
+        ("", b""),
+        ("tier, sizes", b',"attributes":{"tier":"gold","sizes":["41"]}'),
+        ("*", b',"attributes":{"tier":"gold","sizes":["41"],"religion":"none"}'),
+    ],
+)
+def test_only_attributes_that_are_switched_on_are_kept(setting: str, kept: bytes) -> None:
+    audience = Audience(customers_max=2)
+    settings = SETTINGS.model_copy(update={"profile_attributes": setting})
+    attributes = {"tier": "gold", "sizes": [41], "religion": "none"}
+    AudienceStage(audience, settings).apply(
+        batch((b"anna", {"tags": "vip, b2b", "attributes": attributes}))
+    )
+    assert audience.described(ids("anna", "bert")) == [b'"tags":["vip","b2b"]' + kept, b""]
+
+
+def test_what_is_too_long_for_a_profile_is_left_out_of_it() -> None:
+    said = orjson.dumps({"region": "de", "tags": ["x" * 5_000], "language": "fr"})
+    _, customer = decode_user(b"anna", said, chars_max=9)
+    assert customer is not None and customer.described == b'"region":"de","language":"fr"'
 
 
 def test_rows_of_csv_and_jsonl_files_read_alike_also_compressed(tmp_path: Path) -> None:

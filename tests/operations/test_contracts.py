@@ -122,10 +122,10 @@ async def test_what_a_worker_publishes_keeps_to_the_contract(live: LiveShop) -> 
         [record async for record in consume(topic, brokers=[settings.bootstrap])]
         for topic in topics
     ]
-    for record in lists:
-        assert record.value is not None
-        assert faults("recommendations", json.loads(record.value)) == []
-    assert len(lists) >= 8
+    published = [json.loads(record.value) for record in lists if record.value]  # or erased
+    for record in published:
+        assert faults("recommendations", record) == []
+    assert len(published) >= 8
     reasons = set()
     for record in letters:
         headers = {name: value.decode() for name, value in record.headers}

@@ -108,9 +108,16 @@ function facts(pairs) {
 
 const reasoned = (entry) => (entry.reason ? entry.reason.source + (entry.reason.because ? ` of ${entry.reason.because}` : "") : "");
 
+const shares = (liked) => (liked || []).map((one) => `${one.name} ${Math.round(100 * one.share)} %`).join(", ");
+
+function likings({ category_affinities, brand_affinities, price_affinity, tags }) {
+  const price = price_affinity && `${price_affinity.typical.toFixed(2)} (${price_affinity.level})`;
+  return [["categories", shares(category_affinities)], ["brands", shares(brand_affinities)], ["price", price], ["tags", (tags || []).join(", ")]].filter(([, said]) => said);
+}
+
 function shownCustomer(found) {
   const parts = [make("h3", {}, found.id), facts(Object.entries(found.journey).map(([name, value]) => [name.replaceAll("_", " "), /_at$/.test(name) ? when(Number(value)) : value]))];
-  if (found.profile) parts.push(facts(["events", "sessions", "purchases", "monetary"].map((name) => [name, found.profile[name]])));
+  if (found.profile) parts.push(facts([...["events", "sessions", "purchases", "monetary"].map((name) => [name, found.profile[name]]), ...likings(found.profile)]));
   for (const [name, said] of Object.entries(found.decided))
     parts.push(make("h4", {}, name.replaceAll("_", " ")), facts(Object.entries(said).filter(([, value]) => value !== null).map(([key, value]) => [key.replaceAll("_", " "), value])));
   for (const [name, entries] of Object.entries(found.lists))
