@@ -1,12 +1,14 @@
 """Open-loop load: events are due at fixed times, whether or not earlier ones were answered.
 
 Latency runs from when an event was *due*, so a generator or system that falls behind cannot hide
-it (no coordinated omission). Lists are seen on the topic by a consumer, in Redis by polling for
-about 150 events per second.
+it (no coordinated omission). Lists are seen on the topic by a consumer; in Redis, about 150 events
+per second are polled for from when the topic has their list, which the worker writes first. Polling
+for all that is under way, or a client written in Python, would take the core that the worker needs.
 """
 
 import asyncio
 import re
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,18 +17,17 @@ from itertools import islice
 
 import numpy as np
 import redis.asyncio
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, Message, Producer, TopicPartition
 from numpy.typing import NDArray
 
 from bench.measure import ContenderFailed
-from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.partitioning import partition_of
-from stream_app.ports import Record
 
 TICK_S = 0.004
 PROBES_PER_S = 150
 POLL_S = 0.002
 DRAIN_S = 15.0
+POSITIONED_S = 2.0  # until the reader stands at the end of the topic
 PROBES_MAX = 500  # waiting at a time
 _VERSION = re.compile(rb'"version":(\d+)')
 
@@ -39,6 +40,11 @@ class Phase:
     seen: dict[bytes, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
     read_s: list[float] = field(default_factory=list)
     unread: int = 0
+
+    def is_announced(self, key: bytes, offset: int) -> bool:
+        """Whether a list of the customer that knows the event has been seen on the topic."""
+        seen = self.seen.get(key)
+        return seen is not None and seen[-1][0] > offset
 
     def topic_s(self) -> tuple[NDArray[np.float64], int]:
         """Latency to the topic of every event, and how many never got there.
@@ -58,34 +64,6 @@ class Phase:
         return np.array(latencies), missing
 
 
-class _Line:
-    """What is due in one partition: one request at a time, records gather behind it."""
-
-    def __init__(self, log: KafkaLog, topic: str, partition: int) -> None:
-        self._log, self._topic, self._partition = log, topic, partition
-        self.waiting: list[Record] = []
-        self._task: asyncio.Task[None] | None = None
-
-    def go(self) -> None:
-        """Send, unless that is under way."""
-        if self._task is not None and self._task.done():
-            self._task.result()
-            self._task = None
-        if self.waiting and self._task is None:
-            self._task = asyncio.create_task(self._send())
-
-    async def sent(self) -> None:
-        """Wait for the rest."""
-        if self._task is not None:
-            await self._task
-        await self._send()
-
-    async def _send(self) -> None:
-        while self.waiting:
-            records, self.waiting = self.waiting, []
-            await self._log.send(self._topic, self._partition, records)
-
-
 class LoadGenerator:
     """Sends to one topic that nobody else sends to, so that offsets are known in advance."""
 
@@ -100,32 +78,35 @@ class LoadGenerator:
         records: Iterator[tuple[bytes, bytes]],
         next_offsets: list[int],
     ) -> None:
-        self._log = KafkaLog([bootstrap], client_id="bench-load")
+        self._producer = Producer(
+            {"bootstrap.servers": bootstrap, "linger.ms": 1, "enable.idempotence": True}
+        )
+        self._refused: list[KafkaError] = []
         self._redis = redis.asyncio.from_url(redis_url, protocol=2)
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap, fetch_max_wait_ms=100, auto_offset_reset="latest"
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "bench-load", "enable.auto.commit": False}
         )
         self._topic, self._lists_topic, self._partitions = topic, lists_topic, partitions
         self._records, self.next_offsets = records, next_offsets
 
     async def __aenter__(self) -> "LoadGenerator":
-        await self._log.start()
-        await self._consumer.start()
-        partitions = [TopicPartition(self._lists_topic, p) for p in range(self._partitions)]
-        self._consumer.assign(partitions)
-        await self._consumer.seek_to_end(*partitions)
+        self._consumer.assign(
+            [TopicPartition(self._lists_topic, p, OFFSET_END) for p in range(self._partitions)]
+        )
+        await asyncio.to_thread(self._consumer.poll, POSITIONED_S)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
-        await self._log.stop()
+        await asyncio.to_thread(self._producer.flush, DRAIN_S)
+        await asyncio.to_thread(self._consumer.close)
         await self._redis.aclose()
 
     async def run(self, rate: float, seconds: float, *, probe: bool = True) -> Phase:
         """Send ``rate`` events per second for ``seconds``; returns when all are answered."""
         phase = Phase()
         todo: asyncio.Queue[tuple[bytes, int, float]] = asyncio.Queue(PROBES_MAX)
-        helpers = [asyncio.create_task(self._read_topic(phase))]
+        over = threading.Event()
+        helpers = [asyncio.create_task(asyncio.to_thread(self._read_topic, phase, over))]
         if probe:
             helpers.append(asyncio.create_task(self._poll_redis(phase, todo)))
         try:
@@ -133,7 +114,8 @@ class LoadGenerator:
             await self._answered(phase)
         finally:
             phase.unread += todo.qsize()
-            for helper in helpers:
+            over.set()
+            for helper in helpers[1:]:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
         return phase
@@ -150,7 +132,6 @@ class LoadGenerator:
         ready = list(islice(self._records, n))  # made beforehand: rendering is not the load
         if len(ready) < n:
             raise ContenderFailed(f"the load has {len(ready)} events left, {n} are needed")
-        lines = [_Line(self._log, self._topic, p) for p in range(self._partitions)]
         every = max(int(rate / PROBES_PER_S), 1)
         start, done = time.monotonic(), 0
         while done < n:
@@ -158,7 +139,9 @@ class LoadGenerator:
             for number in range(done, due):
                 key, value = ready[number]
                 p = partition_of(key, self._partitions)
-                lines[p].waiting.append(Record(key, value))
+                self._producer.produce(
+                    self._topic, value, key, partition=p, on_delivery=self._delivered
+                )
                 sent = (key, self.next_offsets[p], start + number / rate)
                 self.next_offsets[p] += 1
                 phase.sent.append(sent)
@@ -168,22 +151,30 @@ class LoadGenerator:
                     else:
                         todo.put_nowait(sent)
             done = due
-            for line in lines:
-                line.go()
+            self._producer.poll(0)
             await asyncio.sleep(TICK_S)
-        await asyncio.gather(*(line.sent() for line in lines))
+        await asyncio.to_thread(self._producer.flush, DRAIN_S)
+        if self._refused:
+            raise ContenderFailed(f"{len(self._refused)} events were refused: {self._refused[0]}")
 
-    async def _read_topic(self, phase: Phase) -> None:
-        while True:
-            fetched = await self._consumer.getmany(timeout_ms=200, max_records=5_000)
+    def _delivered(self, refused: KafkaError | None, _message: Message) -> None:
+        if refused is not None:
+            self._refused.append(refused)
+
+    def _read_topic(self, phase: Phase, over: threading.Event) -> None:
+        while not over.is_set():
+            first = self._consumer.poll(0.1)  # ``consume`` alone would wait for a full batch
+            if first is None:
+                continue
+            records = [first, *self._consumer.consume(5_000, 0)]
             now = time.monotonic()
-            for records in fetched.values():
-                for record in records:
-                    if record.value is None:
-                        continue  # a tombstone
-                    version = _VERSION.search(record.value, 0, 200)
-                    if version:
-                        phase.seen[record.key].append((int(version[1]), now))
+            for record in records:
+                key, value = record.key(), record.value()
+                if record.error() or key is None or value is None:
+                    continue  # the end of a partition, or a tombstone
+                version = _VERSION.search(value, 0, 200)
+                if version:
+                    phase.seen[key].append((int(version[1]), now))
 
     async def _poll_redis(
         self, phase: Phase, todo: "asyncio.Queue[tuple[bytes, int, float]]"
@@ -192,19 +183,19 @@ class LoadGenerator:
         while True:
             while not todo.empty() and len(waiting) < PROBES_MAX:
                 waiting.append(todo.get_nowait())
-            if waiting:
+            announced = [probe for probe in waiting if phase.is_announced(*probe[:2])]
+            if announced:
                 pipe = self._redis.pipeline(transaction=False)
-                for key, _, _ in waiting:
+                for key, _, _ in announced:
                     pipe.hget(b"rec:" + key, "version")
                 versions = await pipe.execute()
                 now = time.monotonic()
-                late = []
-                for probe, version in zip(waiting, versions, strict=True):
+                read = set()
+                for probe, version in zip(announced, versions, strict=True):
                     if version is not None and int(version) > probe[1]:
                         phase.read_s.append(now - probe[2])
-                    else:
-                        late.append(probe)
-                waiting = late
+                        read.add(probe)
+                waiting = [probe for probe in waiting if probe not in read]
             await asyncio.sleep(POLL_S)
 
     async def _answered(self, phase: Phase) -> None:
@@ -212,7 +203,7 @@ class LoadGenerator:
         last = dict((key, offset) for key, offset, _ in phase.sent)
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline:
-            if all(phase.seen.get(k) and phase.seen[k][-1][0] > o for k, o in last.items()):
+            if all(phase.is_announced(*one) for one in last.items()):
                 await asyncio.sleep(0.3)  # Redis follows the topic
                 return
             await asyncio.sleep(0.1)

@@ -11,7 +11,8 @@ from typing import Any
 from stream_app import relating
 from stream_app.adapters import redis_commit
 from stream_app.adapters.lanes import Lane, Ticket
-from stream_app.codec import Transitions
+from stream_app.codec import Outbox, Transitions
+from stream_app.handing import Waiting
 from stream_app.pipeline import Learn
 from stream_app.ports import Claim, Commit, RawBatch
 from stream_app.publishing import Publisher
@@ -76,7 +77,9 @@ def outbox() -> None:
     async def nothing(*_: object) -> None:
         await asyncio.sleep(0)
 
+    begin = Waiting.__init__
     Publisher.republish = nothing  # type: ignore[assignment]
+    Waiting.__init__ = lambda self, publisher, n, _: begin(self, publisher, n, Outbox())  # type: ignore[method-assign,assignment]
 
 
 def rewind() -> None:
@@ -94,7 +97,7 @@ def _going_on(stage: type[Learn] | type[Relate]) -> None:
         stored = await assign(self, partition)
         return max((c for c in (before, stored) if c is not None), default=None)
 
-    stage.assign = assigned  # type: ignore[method-assign]
+    stage.assign = assigned  # type: ignore[method-assign,assignment]
 
 
 GUARDS: dict[str, Callable[[], None]] = {

@@ -22,6 +22,7 @@ from stream_app.worker import Worker, security
 
 ROLL_BACK_CHECK_S = 5.0
 ANNOUNCE_S = 0.25  # between looks at what has fallen due
+HAND_OVER_S = 0.25  # between records for RELATE, which itself gathers for longer
 SURVEY_S = 1.0
 LOOK_AFTER_S = 15.0
 GC_THRESHOLD = 100_000  # objects made since the last collection; Python's default is 700
@@ -54,6 +55,8 @@ for name, topic, handler in worker.handlers():
 watch(app, worker)
 console.serve(app, worker)
 app.timer(settings.refresh_s)(app.guarded(worker.refresh))
+app.timer(HAND_OVER_S)(app.guarded(worker.hand_over))
+worker.stages.learn.gathering = True
 app.timer(ANNOUNCE_S)(app.guarded(worker.announce))
 app.timer(SURVEY_S)(app.guarded(worker.survey))
 register(app, settings)

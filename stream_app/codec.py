@@ -24,7 +24,8 @@ _TRANSITION_1 = np.dtype(
     [("item", "u8"), ("previous", "u8", (3,)), ("ts", "f8"), ("offset", "i8"), ("weight", "f8")]
 )
 _MERGE_HEAD = struct.Struct("<Iq")
-OUTBOX_SCHEMA = 1
+OUTBOX_SCHEMA = 2
+_OUTBOX_SCHEMAS = (1, OUTBOX_SCHEMA)  # in the first one transitions never waited
 
 
 class Transitions(NamedTuple):
@@ -158,13 +159,14 @@ class Outbox(msgspec.Struct):
     """What was committed with a partition's cursor and must reach the topics and public keys."""
 
     schema: int = OUTBOX_SCHEMA
-    transitions: list[tuple[int, bytes]] = []  # (item partition, record)
+    transitions: list[tuple[int, bytes]] = []  # (item partition, record), of schema 1 only
     lists: ListsBlock | None = None
-    sales: list[tuple[int, bytes]] = []  # (item partition, record)
+    sales: list[tuple[int, bytes]] = []  # (item partition, record), of this batch or before it
     profiles: list[tuple[str, bytes]] = []  # (customer, JSON)
     erased: list[str] = []  # customers whose public keys go
     erasures: list[tuple[int, float]] = []  # their hashes, and when they were erased
     clicks: list[tuple[int, bytes, bytes]] = []  # (clickstream partition, key, internal record)
+    waiting: list[bytes] = []  # transitions of this batch and of those before it, in order
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -189,7 +191,7 @@ def decode_outbox(blob: bytes) -> Outbox:
         raise SchemaUnknown(
             f"the outbox cannot be read ({exc}): run the release that wrote it"
         ) from exc
-    if outbox.schema != OUTBOX_SCHEMA:
+    if outbox.schema not in _OUTBOX_SCHEMAS:
         raise SchemaUnknown(
             f"the outbox has schema {outbox.schema}, this release reads {OUTBOX_SCHEMA}:"
             " run the release that wrote it, or newer"

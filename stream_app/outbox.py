@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.codec import ListsBlock, Transitions, encode_transitions
+from stream_app.codec import ListsBlock
 from stream_app.core.internal import HANDED
-from stream_app.core.learn import APPLIED, ERASED, TRANSITION, Learned
+from stream_app.core.learn import APPLIED, ERASED, Learned
 from stream_app.core.model import KIND
 from stream_app.core.ranking import Lists
 from stream_app.events import EventBatch
@@ -69,40 +69,6 @@ def pack_lists(
     )
 
 
-def route_transitions(
-    learned: Learned, events: EventBatch, *, source: int, partitions: int
-) -> list[tuple[int, bytes]]:
-    """One record for each partition that owns any of the items, with the names of its items."""
-    transitions, snapshots = learned.transitions, learned.snapshots
-    if not len(transitions) and not len(snapshots):
-        return []
-    assert transitions.dtype == TRANSITION
-    ids = np.concatenate((transitions["item"][:, None], transitions["previous"]), axis=1)
-    owner, told = _owners(ids, partitions), _owners(snapshots["item"], partitions)
-    items = np.unique(ids)  # ascending, 0 for none
-    item_owner = _owners(items, partitions)
-    names = dict(zip(events.events["item"].tolist(), events.items, strict=True))
-    routed = []
-    for q in range(partitions):
-        at, about = _with_any(owner, q), snapshots[_with_any(told, q)]
-        if not len(at) and not len(about):
-            continue
-        rows = transitions[at]
-        texts = [names[key] for key in items[item_owner == q].tolist() if key in names]
-        asked = np.unique(rows["segment"]).tolist() if events.segments else ()
-        segments = [events.segments[key] for key in asked if key]
-        routed.append((q, encode_transitions(Transitions(source, rows, texts, about, segments))))
-    return routed
-
-
-def _with_any(owners: NDArray[np.int64], q: int) -> NDArray[np.int64]:
-    """Rows of ``owners (n, k)`` in which ``q`` is."""
-    hit = np.zeros(len(owners), np.bool_)
-    for column in owners.T:  # few: faster than a reduction over a short axis
-        hit |= column == q
-    return np.flatnonzero(hit)
-
-
 def route_purchases(
     events: EventBatch, learned: Learned, *, source: int, partitions: int
 ) -> list[tuple[int, bytes]]:
@@ -122,13 +88,6 @@ def route_purchases(
         source=source,
         partitions=partitions,
     )
-
-
-def _owners(ids: NDArray[np.uint64], partitions: int) -> NDArray[np.int64]:
-    """The partition that owns each item, -1 for none."""
-    owner = (ids % np.uint64(partitions)).astype(np.int64)
-    owner[ids == 0] = -1
-    return owner
 
 
 def counted_of(users: NDArray[np.void]) -> NDArray[np.uint32]:

@@ -27,6 +27,7 @@ from stream_app.core.state import PARTITION, decode_partition, decode_users
 from stream_app.customers import Customers, customers_of
 from stream_app.decisions import Decisions
 from stream_app.events import EventBatch, EventDecoder
+from stream_app.handing import Waiting, pack_transitions
 from stream_app.items import ItemReader
 from stream_app.listing import Listing
 from stream_app.merging import (
@@ -47,7 +48,6 @@ from stream_app.outbox import (
     erasures,
     pack_lists,
     route_purchases,
-    route_transitions,
 )
 from stream_app.ports import USERS, Claim, Commit, Log, RawBatch, StateStore
 from stream_app.profiles import Profiles
@@ -79,6 +79,7 @@ class Owned:
     users: UserCache
     agenda: Agenda
     touched_at: float  # when a batch was last applied, by the clock
+    waiting: Waiting
     busy: bool = False
     surveyed_at: float = -np.inf
 
@@ -127,6 +128,7 @@ class Learn:
         self.owned: dict[int, Owned] = {}
         self.learning = True  # False: the frozen evaluation protocol
         self.serving = True  # False: evaluation asks for the lists it needs
+        self.gathering = False  # True: somebody else hands over what waits, again and again
 
     async def process(self, batch: RawBatch) -> None:
         """Apply ``batch``; returns when its effects are stored and published.
@@ -182,6 +184,7 @@ class Learn:
         )
         self._telemetry.lap("score")
         outbox = self._outbox(batch.partition, events, who, users, before, learned, ranked)
+        fresh = owned.waiting.joined(outbox)
         outbox.clicks += clicks
         outbox.erased += [one.name for one in moved]
         messages = self._publisher.render(
@@ -208,12 +211,15 @@ class Learn:
         owned.merged, owned.cycles = merged, cycles
         owned.users.put(step.writes[: len(who.ids) + len(moved)])
         owned.agenda.add(who.ids, deadlines(users, self.journey.plan))
+        owned.waiting.committed(fresh)
         await self._publisher.publish(batch.partition, outbox, messages)
-        await self._forget(owned, outbox)
+        await self._follow_up(owned, outbox)
         self._telemetry.lap("publish")
 
-    async def _forget(self, owned: Owned, outbox: Outbox) -> None:
-        """After an erasure: refuse what is older from now on, and leave no id in the outbox."""
+    async def _follow_up(self, owned: Owned, outbox: Outbox) -> None:
+        """Hand over what must not wait; after an erasure refuse what is older, keep no id of it."""
+        if owned.waiting.full or outbox.erasures or not self.gathering:
+            await owned.waiting.hand_over()
         if not outbox.erasures:
             return
         for customer, erased_at in outbox.erasures:
@@ -225,6 +231,8 @@ class Learn:
     async def assign(self, partition: int) -> int | None:
         """Claim a partition, finish what its last owner published; returns where to read on."""
         held = self.owned.get(partition)
+        if held:  # the store may have changed to one without its outbox
+            await held.waiting.hand_over()
         # Epochs come from the clock: a store that was rolled back cannot hand one out again, under
         # which other lists have been published.
         epoch_min = max(held.claim.epoch if held else 0, int(self._clock() * 1000))
@@ -235,7 +243,9 @@ class Learn:
             lambda: self._store.load(USERS, [partition] * 2, [BLEND_ID, CYCLES_ID]),
             "reading what the partition learned",
         )
-        self.owned[partition] = Owned(
+        outbox = decode_outbox(claim.outbox)
+        items_n = self._settings.cooccurrence_partitions
+        owned = self.owned[partition] = Owned(
             claim,
             claim.cursor,
             decode_partition(claim.meta),
@@ -247,10 +257,11 @@ class Learn:
             UserCache(self._settings.user_cache_max // self._settings.clickstream_partitions),
             Agenda(self._settings.timers_max),
             self._clock() + FIRST_READ_S,
+            Waiting(self._publisher, items_n, outbox),
         )
-        outbox = decode_outbox(claim.outbox)
+        await owned.waiting.hand_over()
         await self._publisher.republish(partition, claim.epoch, outbox)
-        await self._forget(self.owned[partition], outbox)
+        await self._follow_up(owned, outbox)
         return claim.cursor
 
     def blend_of(self, partition: int) -> NDArray[np.void] | None:
@@ -369,23 +380,21 @@ class Learn:
         learned: Learned,
         ranked: Ranked | None,
     ) -> Outbox:
-        lists, partitions = None, self._settings.cooccurrence_partitions
+        s = self._settings
+        users_n, items_n = s.clickstream_partitions, s.cooccurrence_partitions
+        lists = None
         if ranked:
             node_ids = self._items.tables.nodes["id"]
             names = self._items.unsaved_names(ranked.lists)
             lists = pack_lists(ranked, node_ids, names, generated_at=self._clock())
         return Outbox(
-            transitions=route_transitions(learned, events, source=number, partitions=partitions),
-            sales=route_purchases(events, learned, source=number, partitions=partitions),
+            waiting=pack_transitions(learned, events, source=number),
+            sales=route_purchases(events, learned, source=number, partitions=items_n),
             lists=lists,
             profiles=changed_profiles(users, before, who.first, events, self._profiles),
             erased=erased_customers(users, who.rows, events, learned),
             erasures=erasures(events, learned),
             clicks=merges(
-                events,
-                learned.status,
-                learned.handed,
-                source=number,
-                partitions=self._settings.clickstream_partitions,
+                events, learned.status, learned.handed, source=number, partitions=users_n
             ),
         )

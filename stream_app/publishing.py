@@ -1,6 +1,7 @@
 """Outbox to topics and public keys. Called after the commit, and again after a crash."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -105,19 +106,8 @@ class Publisher:
         ]
 
     async def publish(self, partition: int, outbox: Outbox, messages: Messages) -> None:
-        """Transitions to RELATE; each customer's lists to the topic and to ``rec:<user_id>``.
-
-        ``messages`` are the lists of the outbox.
-        """
+        """Each customer's lists to the topic and to ``rec:<user_id>``; ``messages`` are those."""
         await asyncio.gather(
-            *(
-                self._send(self._settings.cooccurrence_topic, q, [Record(None, value)])
-                for q, value in outbox.transitions
-            ),
-            *(
-                self._send(self._settings.sales_topic, q, [Record(None, value)])
-                for q, value in outbox.sales
-            ),
             *(
                 self._send(self._settings.clickstream_topic, p, [Record(key, value)])
                 for p, key, value in outbox.clicks
@@ -131,6 +121,17 @@ class Publisher:
             suppressed = [erasure_record(*erasure) for erasure in outbox.erasures]
             await self._send(self._settings.erasures_topic, partition, suppressed)
         self.on_published(partition, outbox.lists, outbox.erased)
+
+    async def hand_over(
+        self, transitions: Sequence[tuple[int, bytes]], sales: Sequence[tuple[int, bytes]]
+    ) -> None:
+        """Records with their item partitions to RELATE and to STOCK."""
+        topics = self._settings.cooccurrence_topic, self._settings.sales_topic
+        records: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        for topic, part in zip(topics, (transitions, sales), strict=True):
+            for q, value in part:
+                records[topic, q].append(Record(None, value))
+        await asyncio.gather(*(self._send(*place, some) for place, some in records.items()))
 
     async def republish(self, partition: int, epoch: int, outbox: Outbox) -> None:
         """The same after a crash: the names of the items have to be read first."""

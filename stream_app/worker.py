@@ -296,6 +296,11 @@ class Worker:
             "items_waiting": sum(len(held.pending) for held in self.stages.relate.owned.values()),
         }
 
+    async def hand_over(self) -> None:
+        """Let counts of pairs and of sales follow the customers."""
+        owned = list(self.stages.learn.owned.values())
+        await asyncio.gather(*(one.waiting.hand_over() for one in owned))
+
     async def announce(self) -> None:
         """Announce the time-outs that have fallen due."""
         await self.timers.announce()

@@ -62,13 +62,14 @@ LAYERS: dict[str, tuple[str, str]] = {
     "model_file": ("core errors", "orjson"),
     "offers": ("settings core hashing items", "numpy"),
     "outbox": ("events codec core profiles sales", "numpy"),
+    "handing": ("codec core events hashing publishing", "numpy"),
     "suppression": ("events ports", "msgspec numpy"),
     "admission": ("core suppression", "numpy"),
     "candidates": ("core items", "numpy"),
     "pipeline": (
-        "admission ports settings candidates customers decisions events codec core items listing"
-        " merging offers outbox profiles publishing rejects retrying rotating states telemetry"
-        " user_cache",
+        "admission ports settings candidates customers decisions events codec core handing items"
+        " listing merging offers outbox profiles publishing rejects retrying rotating states"
+        " telemetry user_cache",
         "numpy orjson",
     ),
     "relating": (

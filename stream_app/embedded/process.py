@@ -40,21 +40,28 @@ class EmbeddedServerError(StreamAppError):
     """An embedded server cannot be started; the message has its last log lines and the cure."""
 
 
-def free_port() -> int:
+def free_port(*, beside: int = 0) -> int:
     """Return a loopback port that nobody listens on, below the range for outgoing connections.
 
     A port of that range will not do: while the server is down, a client that keeps trying can be
     given the very port it calls as its own: it connects to itself and the server cannot come back.
+    The same holds for the port ``beside`` numbers higher.
     """
-    for port in random.sample(range(port_min, min(port_max, _outgoing_port_min())), port_tries):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:  # taken: try the next
-                continue
+    ports = range(port_min, min(port_max, _outgoing_port_min()) - beside)
+    for port in random.sample(ports, port_tries):
+        if _is_free(port) and (not beside or _is_free(port + beside)):
             return port
     raise EmbeddedServerError(f"no free port among {port_tries} tried of {port_min}-{port_max}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def _outgoing_port_min() -> int:

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stream_app.embedded.probes import redis_answers
-from stream_app.embedded.process import EmbeddedServerError, ServerProcess, host
+from stream_app.embedded.process import EmbeddedServerError, ServerProcess, free_port, host
+
+CLUSTER_BUS = 10_000  # a cluster's nodes talk to each other on ports so much higher
 
 
 class ValkeyServer(ServerProcess):
@@ -19,6 +21,8 @@ class ValkeyServer(ServerProcess):
         options: Mapping[str, str] | None = None,
     ) -> None:
         self._program = _program()  # before anything is created
+        if port is None and (options or {}).get("cluster-enabled") == "yes":
+            port = free_port(beside=CLUSTER_BUS)
         super().__init__("valkey", port=port, ready=redis_answers, data_dir=data_dir)
         persistent = "yes" if data_dir is not None else "no"
         self._options = {

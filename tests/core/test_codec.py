@@ -113,7 +113,7 @@ def test_outboxes_round_trip(
 
 def test_an_unknown_schema_stops_the_worker() -> None:
     assert decode_outbox(b"") == Outbox()
-    with pytest.raises(SchemaUnknown, match="the outbox has schema 9, this release reads 1"):
+    with pytest.raises(SchemaUnknown, match="the outbox has schema 9, this release reads 2"):
         decode_outbox(encode_outbox(Outbox(schema=9)))
     with pytest.raises(SchemaUnknown, match="the outbox cannot be read"):
         decode_outbox(b"\xff\xff")

@@ -1,0 +1,68 @@
+"""What batches leave for the item partitions waits, is carried by every commit, and is sent once."""
+
+import pytest
+
+from stream_app import handing
+from stream_app.adapters.memory import MemoryPublic, MemoryStore
+from stream_app.composition import Stages
+from tests.contract.shop_run import (
+    CLICKS,
+    ITEM_PARTITIONS,
+    PAIRS,
+    SOURCES,
+    Run,
+    faults,
+    take_over,
+    work,
+)
+
+BATCH = 40
+
+
+async def _filled() -> Run:
+    run = Run(MemoryStore(), MemoryPublic(), 1_200)
+    await run.fill()
+    return run
+
+
+async def _gathered(run: Run, stages: Stages, *, until: int) -> None:
+    """Apply the first ``until`` records of each partition in small batches; nothing is sent."""
+    stages.learn.gathering = True
+    for p in range(SOURCES):
+        for start in range(0, until, BATCH):
+            await stages.learn.process(run.tape.batch(CLICKS, p, start, start + BATCH))
+
+
+async def test_several_batches_become_one_record_for_each_item_partition() -> None:
+    run = await _filled()
+    stages = await take_over(run.worker())
+    await _gathered(run, stages, until=4 * BATCH)
+    assert [run.end(PAIRS, q) for q in range(ITEM_PARTITIONS)] == [0] * ITEM_PARTITIONS
+    for owned in stages.learn.owned.values():
+        await owned.waiting.hand_over()
+        await owned.waiting.hand_over()  # nothing is left
+    assert [run.end(PAIRS, q) for q in range(ITEM_PARTITIONS)] == [SOURCES] * ITEM_PARTITIONS
+    stages.learn.gathering = False
+    await work(run, stages)
+    assert await faults(run) == []
+
+
+async def test_the_next_owner_sends_what_a_crashed_one_had_waiting() -> None:
+    run = await _filled()
+    await _gathered(run, await take_over(run.worker()), until=4 * BATCH)
+    stages = await take_over(run.worker())
+    assert [run.end(PAIRS, q) for q in range(ITEM_PARTITIONS)] == [SOURCES] * ITEM_PARTITIONS
+    await work(run, stages)
+    assert await faults(run) == []
+
+
+async def test_a_batch_that_leaves_too_much_hands_it_over_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handing, "WAITING_BYTES_MAX", 2_000)
+    run = await _filled()
+    stages = await take_over(run.worker())
+    await _gathered(run, stages, until=4 * BATCH)
+    sent = [run.end(PAIRS, q) for q in range(ITEM_PARTITIONS)]
+    assert all(0 < n < 4 * SOURCES for n in sent), "not with every batch, not never"
+    assert not any(owned.waiting.full for owned in stages.learn.owned.values())
