@@ -4,18 +4,15 @@ Nothing of this is in the product: :mod:`faults.instrumented` takes the guard ou
 modules before Faust starts.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from stream_app import relating
+from stream_app import pipeline, relating
 from stream_app.adapters import redis_commit
 from stream_app.adapters.lanes import Lane, Ticket
 from stream_app.codec import Outbox, Transitions
-from stream_app.handing import Waiting
 from stream_app.pipeline import Learn
 from stream_app.ports import Claim, Commit, RawBatch
-from stream_app.publishing import Publisher
 from stream_app.relating import Relate
 
 
@@ -73,13 +70,11 @@ def ack() -> None:
 
 def outbox() -> None:
     """What was committed and not published before a crash is not published after it."""
+    pipeline.decode_outbox = _empty_outbox  # type: ignore[attr-defined]
 
-    async def nothing(*_: object) -> None:
-        await asyncio.sleep(0)
 
-    begin = Waiting.__init__
-    Publisher.republish = nothing  # type: ignore[assignment]
-    Waiting.__init__ = lambda self, publisher, n, _: begin(self, publisher, n, Outbox())  # type: ignore[method-assign,assignment]
+def _empty_outbox(blob: bytes) -> Outbox:
+    return Outbox()
 
 
 def rewind() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stream_app import relating
+from stream_app import pipeline, relating
 from stream_app.adapters.memory import MemoryPublic, MemoryStore
-from stream_app.codec import Transitions
+from stream_app.codec import Outbox, Transitions
 from stream_app.composition import Stages
 from stream_app.embedded import ValkeyServer
 from stream_app.errors import Fenced, LogUnavailable, StoreUnavailable
@@ -24,7 +24,6 @@ from stream_app.ports import (
     Record,
     StateStore,
 )
-from stream_app.publishing import Publisher
 from tests.contract.shop_run import (
     CLICKS,
     DEAD,
@@ -312,7 +311,7 @@ async def test_without_the_watermark_a_republished_batch_would_be_counted_twice(
 async def test_without_the_outbox_a_crash_after_the_commit_would_lose_counts_and_lists(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Publisher, "republish", _nothing)
+    monkeypatch.setattr(pipeline, "decode_outbox", lambda _blob: Outbox())
     run = await in_memory()
     await live(run, Fate("u: after commit", 6, Crash()))
     found = await faults(run)

@@ -1,4 +1,4 @@
-"""What batches leave for the item partitions waits, is carried by every commit, and is sent once."""
+"""What batches leave for the item partitions waits, is carried by every commit, is sent once."""
 
 import pytest
 
