@@ -92,7 +92,7 @@ def _going_on(stage: type[Learn] | type[Relate]) -> None:
         stored = await assign(self, partition)
         return max((c for c in (before, stored) if c is not None), default=None)
 
-    stage.assign = assigned  # type: ignore[method-assign,assignment]
+    stage.assign = assigned  # type: ignore[method-assign]
 
 
 GUARDS: dict[str, Callable[[], None]] = {
