@@ -23,9 +23,12 @@ from stream_app.core.scoring import CONTENT, EMBEDDING, SEGMENT, SOURCES, TRENDI
 from stream_app.core.scoring_extra import Extra, joined, spread
 from stream_app.items import ItemReader
 
+_Shares = tuple[NDArray[np.int64], NDArray[np.float32]]
 _Trend = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 GIVEN = frozenset(SOURCES[s] for s in (CONTENT, EMBEDDING, USER_KNN, SEGMENT, TRENDING))
 TREND_ITEMS = 30  # of a segment that are candidates
+_NEAR = frozenset((USER_KNN, CONTENT, EMBEDDING))  # drawn from what a customer did last
+_SEGMENTS = np.dtype(f"u{4 * SEGMENTS_OF_EVENT}")  # those of one event as one number
 _NOTHING = np.zeros(0, np.int64)
 _ALWAYS = float("inf")
 _TRENDS_MAX = 64
@@ -62,6 +65,7 @@ class Candidates:
         self._node_of_row = np.zeros(0, np.int64)
         self._generation = -1
         self._trends: dict[int, _Trend] = {}
+        self._together: dict[tuple[int, ...], _Shares] = {}  # of several of them
         self._trends_of = (-1, -1)
 
     def draw(
@@ -84,29 +88,32 @@ class Candidates:
         if self._generation != tables.generation:
             self._generation = tables.generation
             self._node_of_row[:] = -1
-        ids = np.zeros((len(rows), CONTEXT_MAX), np.uint64)
         lists = np.full(len(rows), HOME, np.uint8) if which is None else which
-        find_contexts(users, rows, KINDS_OF_LISTS["anchor"][lists], self._recent, ids)
-        contexts = tables.lookup(ids.ravel()).reshape(ids.shape)
+        drawing = [
+            source
+            for source in (USER_KNN, CONTENT, EMBEDDING, SEGMENT, TRENDING)
+            if SOURCES[source] in self._sources and (source != CONTENT or self._catalog.rows_n)
+        ]
+        if not _NEAR.isdisjoint(drawing):
+            ids = np.zeros((len(rows), CONTEXT_MAX), np.uint64)
+            find_contexts(users, rows, KINDS_OF_LISTS["anchor"][lists], self._recent, ids)
+            contexts = tables.lookup(ids.ravel()).reshape(ids.shape)
         now = float(ts.max())
         parts = []
-        for source in (USER_KNN, CONTENT, EMBEDDING, SEGMENT, TRENDING):
-            at = drawn_from(source, lists) if SOURCES[source] in self._sources else _NOTHING
+        for source in drawing:
+            at = drawn_from(source, lists)
             if not len(at):
                 continue
-            near, nearest = contexts[at], ids[at, :NEAR_ITEMS]
             if source == USER_KNN:
-                part = self._user_knn(users, rows[at], near, ts[at])
-            elif source == CONTENT and self._catalog.rows_n:
-                part = self._near_content(nearest, near[:, :NEAR_ITEMS], ts[at])
+                part = self._user_knn(users, rows[at], contexts[at], ts[at])
+            elif source == CONTENT:
+                part = self._near_content(ids[at, :NEAR_ITEMS], contexts[at, :NEAR_ITEMS], ts[at])
             elif source == EMBEDDING:
-                part = self._near_embedded(near[:, :NEAR_ITEMS], ts[at], now)
+                part = self._near_embedded(contexts[at, :NEAR_ITEMS], ts[at], now)
             elif source == SEGMENT:
                 part = self._by_segment(self._known(segments[at], users, rows[at]), now)
-            elif source == TRENDING:
-                part = self._trending(len(at), now)
             else:
-                continue
+                part = self._trending(len(at), now)
             parts.append(spread(part, at, len(rows)))
         if len(searches) and self._catalog.rows_n:
             parts.append(spread(self._matching(users[rows[searches]]), searches, len(rows)))
@@ -180,16 +187,22 @@ class Candidates:
 
     def _by_segment(self, segments: NDArray[np.uint32], ts: float) -> Extra:
         """Popularity in each list's segments, shares added up."""
-        kinds, at = np.unique(segments, axis=0, return_inverse=True)
-        drawn = []
-        for kind in kinds.tolist():
-            trends = [self._trend(segment, ts) for segment in kind if segment]
+        whole = np.ascontiguousarray(segments).view(_SEGMENTS).ravel()
+        kinds, at = np.unique(whole, return_inverse=True)
+        of = kinds.view(np.uint32).reshape(len(kinds), -1).tolist()
+        return _repeated([self._shares(tuple(kind), ts) for kind in of], at, SEGMENT)
+
+    def _shares(self, segments: tuple[int, ...], ts: float) -> _Shares:
+        """Nodes of what is asked for in any of ``segments``, and their shares of it."""
+        trends = [self._trend(segment, ts) for segment in segments if segment]
+        found = self._together.get(segments)
+        if found is None:
             nodes = np.unique(np.concatenate([_NOTHING, *(trend[0] for trend in trends)]))
             values = np.zeros(len(nodes), np.float32)
-            for found, popularity, _ in trends:
-                values[np.searchsorted(nodes, found)] += popularity
-            drawn.append((nodes, values))
-        return _repeated(drawn, at.ravel(), SEGMENT)
+            for those, popularity, _ in trends:
+                values[np.searchsorted(nodes, those)] += popularity
+            found = self._together[segments] = nodes, values
+        return found
 
     def _trending(self, lists: int, ts: float) -> Extra:
         nodes, _, trend = self._trend(0, ts)
@@ -259,7 +272,7 @@ class Candidates:
         """Nodes of a segment's items, their shares of its popularity, and their trends."""
         state = (self._items.segments_version, self._items.tables.generation)
         if self._trends_of != state or len(self._trends) >= _TRENDS_MAX:
-            self._trends_of, self._trends = state, {}
+            self._trends_of, self._trends, self._together = state, {}, {}
         found = self._trends.get(segment)
         if found is None:
             tables = self._items.tables
@@ -288,18 +301,20 @@ def _extra(drawn: Drawn, source: int) -> Extra:
     )
 
 
-def _repeated(
-    drawn: list[tuple[NDArray[np.int64], NDArray[np.float32]]], at: NDArray[np.int64], source: int
-) -> Extra:
+def _repeated(drawn: list[_Shares], at: NDArray[np.int64], source: int) -> Extra:
     """Each list ``i`` gets the candidates ``drawn[at[i]]``."""
     sizes = np.array([len(nodes) for nodes, _ in drawn], np.int64)
+    firsts = np.cumsum(sizes) - sizes
+    counts = sizes[at]
     starts = np.zeros(len(at) + 1, np.int64)
-    np.cumsum(sizes[at], out=starts[1:])
+    np.cumsum(counts, out=starts[1:])
+    n = int(starts[-1])
+    taken = np.repeat(firsts[at] - starts[:-1], counts) + np.arange(n)
     return Extra(
         starts,
-        np.concatenate([drawn[k][0] for k in at.tolist()]),
-        np.concatenate([drawn[k][1] for k in at.tolist()]),
-        np.full(int(starts[-1]), source, np.uint8),
+        np.concatenate([nodes for nodes, _ in drawn])[taken],
+        np.concatenate([values for _, values in drawn])[taken],
+        np.full(n, source, np.uint8),
     )
 
 

@@ -201,9 +201,9 @@ class ItemReader:
         """
         used = np.arange(lists.nodes.shape[1]) < lists.counts[:, None]
         named = np.concatenate((lists.nodes[used], lists.because[used]))
-        named = named[named >= 0]
-        unsaved = np.unique(named[self.tables.nodes["popularity"][named] == 0.0])
-        return [name for node in unsaved.tolist() if (name := self.tables.names[node])]
+        uncounted = named[(named >= 0) & (self.tables.nodes["popularity"][named] == 0.0)]
+        unsaved = sorted(set(uncounted.tolist()))
+        return [name for node in unsaved if (name := self.tables.names[node])]
 
     def listed(self, lists: Lists) -> Listed:
         """Ranked lists with the names of what they hold, ready to be rendered.

@@ -17,7 +17,7 @@ from stream_app.candidates import Candidates
 from stream_app.codec import Outbox, decode_outbox, encode_outbox
 from stream_app.core.agenda import Agenda
 from stream_app.core.cycles import decode_cycles
-from stream_app.core.hybrid import decode_blend, learn_blend, new_blend
+from stream_app.core.hybrid import decode_blend, learn_blend, prior_of
 from stream_app.core.journey import Journey, deadlines
 from stream_app.core.learn import APPLIED, Learned, learn
 from stream_app.core.list_kinds import own_items
@@ -313,9 +313,7 @@ class Learn:
         return links(events, asked, blobs, source=number)
 
     def _name_items(self, events: EventBatch) -> None:
-        ids, first = np.unique(events.events["item"], return_index=True)
-        known = ids != 0
-        self._items.tables.set_names(ids[known], [events.items[k] for k in first[known].tolist()])
+        self._items.tables.set_names(events.events["item"], events.items)
 
     def _learn_blend(
         self, blend: NDArray[np.void], events: EventBatch, learned: Learned
@@ -333,7 +331,7 @@ class Learn:
             learned.probes, np.arange(len(asked)), None, ts, asked["segment"]
         )
         given = self._ranker.probe(learned.probes, asked["item"], ts, self._items.popular(), extra)
-        prior = new_blend(self._items.tables.model)["weights"][0, 0]
+        prior = prior_of(self._items.tables.model)
         changed = blend.copy()
         return changed if learn_blend(changed, learned.probes["step"], given, prior) else blend
 

@@ -57,52 +57,51 @@ class Publisher:
         """What to send of ``block``; ``lists`` are the same with the nodes of now."""
         if block is None or lists is None or not block.customers:
             return Messages()
-        columns = self._columns(partition, epoch, block)
         owners = np.frombuffer(block.list_owner, np.uint32).astype(np.int64)
-        kinds = np.frombuffer(block.list_kind, np.uint8)
-        rendered = render_records(columns, self._reader.listed(lists), owners, kinds, LISTS)
+        kinds, n = np.frombuffer(block.list_kind, np.uint8), len(block.customers)
+        columns = self._columns(partition, epoch, block)
+        rendered = render_records(columns, self._reader.listed(lists), owners, kinds, LISTS, n)
         text, ends = rendered.text, rendered.ends.tolist()
-        values = rendered.fields[:, _FIRST:].reshape(len(ends), -1).tolist()
-        places = rendered.lists.tolist()
-        names = _Names(tuple(name.encode() for name, _ in columns[_FIRST:]))
-        starts = np.searchsorted(owners, np.arange(len(ends) + 1)).tolist()
-        kinds_of = kinds.tobytes()
-        records, hashes, begin = [], [], 0
-        for i, (customer, version, end) in enumerate(
-            zip(block.customers, block.versions, ends, strict=True)
+        # All texts are cut at once, customer after customer: their fields, and their lists.
+        fields = _cut(text, rendered.fields[:, _FIRST:].reshape(-1, 2))
+        shown = _cut(text, rendered.lists)
+        names = _Names(tuple(name.encode() for some, _ in columns for name in some)[_FIRST:])
+        kinds_of, width = kinds.tobytes(), len(fields) // n
+        records, hashes, begin, at, first = [], [], 0, 0, 0
+        for customer, version, end, last in zip(
+            block.customers, block.versions, ends, rendered.last.tolist(), strict=True
         ):
-            first, last = starts[i], starts[i + 1]
-            at = values[i]
-            fields = [text[a:b] for a, b in zip(at[::2], at[1::2], strict=True)]
-            fields += [text[a:b] for a, b in places[first:last]]
             own = names.with_lists(kinds_of[first:last])
+            values = fields[at : at + width] + shown[first:last]
             records.append(Record(customer.encode(), text[begin:end]))
-            hashes.append(PublicHash(f"rec:{customer}", version, epoch, own, fields))
-            begin = end
+            hashes.append(PublicHash(f"rec:{customer}", version, epoch, own, values))
+            begin, at, first = end, at + width, last
         return Messages(records, hashes)
 
-    def _columns(self, partition: int, epoch: int, block: ListsBlock) -> list[tuple[str, Texts]]:
+    def _columns(
+        self, partition: int, epoch: int, block: ListsBlock
+    ) -> list[tuple[tuple[str, ...], Texts]]:
         """The public fields of a customer besides the lists, in the order of the record."""
-        n = len(block.customers)
+        n, steps_n = len(block.customers), len(self._steps)
         versions = np.array(block.versions, np.int64)
-        steps = np.array(block.steps, np.int64).reshape(n, 3)
-        everywhere = np.zeros(n, np.int64)
+        table = [*self._steps, b"%d" % epoch, b"%.6f" % block.generated_at]
+        rows = np.empty((5, n), np.int64)
+        rows[0], rows[1] = steps_n, steps_n + 1
+        rows[2:] = np.array(block.steps, np.int64).T
         source = b'{"topic":%b,"partition":%d,"offset":' % (
             json_text(self._settings.clickstream_topic),
             partition,
         )
         entered_ms = np.rint(np.array(block.entered_at) * 1000.0).astype(np.int64)
+        found = [text for column in block.scalars.values() for text in column]
+        same = ("epoch", "generated_at", "step", "previous_step", "next_step")
         return [
-            ("user_id", texts([json_text(customer) for customer in block.customers])),
-            ("version", numbers(versions)),
-            ("epoch", chosen([b"%d" % epoch], everywhere)),
-            ("generated_at", chosen([b"%.6f" % block.generated_at], everywhere)),
-            ("step", chosen(self._steps, steps[:, 0])),
-            ("previous_step", chosen(self._steps, steps[:, 1])),
-            ("next_step", chosen(self._steps, steps[:, 2])),
-            ("entered_at", numbers(entered_ms, decimals=3)),
-            ("source", numbers(versions - 1, before=source, after=b"}")),
-            *((name, texts(found)) for name, found in block.scalars.items()),
+            (("user_id",), texts([json_text(customer) for customer in block.customers])),
+            (("version",), numbers(versions)),
+            (same, chosen(table, rows)),
+            (("entered_at",), numbers(entered_ms, decimals=3)),
+            (("source",), numbers(versions - 1, before=source, after=b"}")),
+            (tuple(block.scalars), texts(found)),
         ]
 
     async def publish(self, partition: int, outbox: Outbox, messages: Messages) -> None:
@@ -185,6 +184,11 @@ class Publisher:
         await retrying(lambda: self._public.put_values(keys), "erasing customers")
         tombstones = [Record(customer.encode(), None) for customer in customers]
         await self._send(self._settings.recommendations_topic, partition, tombstones)
+
+
+def _cut(text: bytes, places: NDArray[np.int64]) -> list[bytes]:
+    """The pieces of ``text`` from and to ``places (n, 2)``."""
+    return [text[a:b] for a, b in zip(*places.T.tolist(), strict=True)]
 
 
 class _Names:

@@ -13,6 +13,7 @@ on the same events: what is gained in log loss decides, so that noise never move
 """
 
 from collections.abc import Set
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,12 @@ BLEND = np.dtype(
 )
 
 
+@lru_cache(maxsize=16)
 def published_weights(model: Model) -> NDArray[np.float64]:
-    """``(SOURCES_N,)``: what is blended, 0 for those that are not. The tables' sum to 1."""
+    """``(SOURCES_N,)``: what is blended, 0 for those that are not. The tables' sum to 1.
+
+    For reading: callers share it.
+    """
     weights = np.zeros(SOURCES_N)
     weights[BLENDED] = (
         model.weight_direct,
@@ -69,9 +74,16 @@ def new_blend(model: Model) -> NDArray[np.void]:
     """A ``(1,) BLEND`` record before the first observation: the published weights."""
     blend = np.zeros(1, BLEND)
     blend["schema"], blend["sources_n"] = BLEND_SCHEMA, SOURCES_N
-    prior = published_weights(model)
-    blend["weights"] = prior / prior.sum()
+    blend["weights"] = prior_of(model)
     return blend
+
+
+@lru_cache(maxsize=16)
+def prior_of(model: Model) -> NDArray[np.float64]:
+    """``(SOURCES_N,)``: the published weights as shares of one, for reading."""
+    prior = published_weights(model)
+    shares: NDArray[np.float64] = prior / prior.sum()
+    return shares
 
 
 def decode_blend(blob: bytes | None, model: Model) -> NDArray[np.void]:
@@ -98,8 +110,20 @@ def trust(blend: NDArray[np.void]) -> NDArray[np.float64]:
     [0.0, 0.5, 1.0]
     """
     gain = blend["published_loss"][0] - blend["loss"][0]
-    used: NDArray[np.float64] = np.clip((gain - _GAIN_LEAST) / (_GAIN_FULL - _GAIN_LEAST), 0.0, 1.0)
-    return used
+    share = (gain - _GAIN_LEAST) / (_GAIN_FULL - _GAIN_LEAST)
+    return np.asarray(np.minimum(np.maximum(share, 0.0), 1.0), np.float64)
+
+
+@lru_cache(maxsize=16)
+def _wanted(model: Model, sources: Set[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``(SOURCES_N,)`` each: 1 for ``sources``, and the published weights of those."""
+    unknown = sorted(sources - set(SOURCES))
+    if unknown or not sources:
+        raise ConfigurationError(
+            f"sources {', '.join(unknown) or '(none)'}: choose of {', '.join(SOURCES)}"
+        )
+    on = np.array([name in sources for name in SOURCES], np.float64)
+    return on, published_weights(model) * on
 
 
 def ranking_weights(
@@ -115,16 +139,11 @@ def ranking_weights(
     >>> ranking_weights(Model(), {"two_hop", "repeat"})[0, :6].tolist()
     [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
     """
-    unknown = sorted(sources - set(SOURCES))
-    if unknown or not sources:
-        raise ConfigurationError(
-            f"sources {', '.join(unknown) or '(none)'}: choose of {', '.join(SOURCES)}"
-        )
-    on = np.array([name in sources for name in SOURCES], np.float64)
-    prior = published_weights(model) * on
+    on, prior = _wanted(model, frozenset(sources))
     whole = prior.sum() / max(prior[: POPULAR + 1].sum() or prior.sum(), 1e-300)
-    learned = np.tile(prior, (STEPS_MAX, 1))
-    if blend is not None:
+    if blend is None:
+        learned = np.tile(prior, (STEPS_MAX, 1))
+    else:
         whole_prior = published_weights(model)
         trusted = trust(blend)[:, None]
         learned = trusted * blend["weights"][0] * on

@@ -34,8 +34,9 @@ class Exchange(NamedTuple):
 def new_exchange(kinds: NDArray[np.uint8], adopted: NDArray[np.void] | None) -> Exchange:
     """Room for what the events of ``kinds (n,)`` hand over; nothing adopted means seen before."""
     if adopted is None:
-        adopted = np.zeros(int((kinds == _MERGE).sum()), USER)
-    return Exchange(np.zeros(int((kinds == _LINK).sum()), USER), adopted, np.zeros(2, np.int64))
+        adopted = np.zeros(np.count_nonzero(kinds == _MERGE), USER)
+    handed = np.zeros(np.count_nonzero(kinds == _LINK), USER)
+    return Exchange(handed, adopted, np.zeros(2, np.int64))
 
 
 @kernel

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.jit import kernel, signed
-from stream_app.core.model import STEPS_MAX
 
 # Their numbers are those of the blobs that lie in stores; a journey's own steps take higher ones.
 STEPS = ("discover", "browse", "consider", "cart", "checkout", "post_purchase", "dormant")
@@ -87,7 +86,10 @@ class Journey:
 
     def likely_next(self, step_counts: NDArray[np.float64]) -> list[int]:
         """By step, the one that customers most often went to from there."""
-        return [likely_next(step_counts, step) for step in range(STEPS_MAX)]
+        counts = step_counts.copy()
+        np.fill_diagonal(counts, -1.0)
+        likely: list[int] = counts.argmax(axis=1).tolist()  # ties give the lower number
+        return likely
 
 
 @kernel
@@ -174,10 +176,3 @@ def deadlines(users: NDArray[np.void], plan: Plan) -> NDArray[np.float64]:
     due = np.full(len(users), np.inf)
     _deadlines(users, plan.timeouts, due)
     return due
-
-
-def likely_next(step_counts: NDArray[np.float64], step: int) -> int:
-    """The step customers most often went to from ``step``; ties give the lower number."""
-    row = step_counts[step].copy()
-    row[step] = -1.0
-    return int(np.argmax(row))

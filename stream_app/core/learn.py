@@ -110,6 +110,7 @@ TRANSITION = np.dtype(
 )
 
 _PLAIN = plain_policy()
+_BLANK = new_users(np.zeros(1, np.uint64))
 _VIEW, _CLICK = KIND["view"], KIND["click"]
 _ADD, _PURCHASE, _REFUND = KIND["add_to_cart"], KIND["purchase"], KIND["refund"]
 _ERASE = KIND["erase"]
@@ -380,7 +381,7 @@ def learn(
         model,
         policy,
         learn_globals,
-        new_users(np.zeros(1, np.uint64)),
+        _BLANK,
         status,
         timers,
         sample,

@@ -5,6 +5,7 @@ name. ``docs/journey.md`` says where each is shown. Kinds are appended, never re
 numbers are in stored outboxes and feedback counters.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,15 @@ _NEEDS: dict[int, set[str]] = {
 }
 
 
+_DRAWN = np.ascontiguousarray((KINDS_OF_LISTS["sources"] > 0.0).T)
+# Kinds drawn from more than what a customer did last and has in the cart.
+_FROM_MORE = [
+    (KINDS_OF_LISTS["anchor"] == anchor, name)
+    for anchor, name in ((BOUGHT, "bought_item"), (INTERESTS, "vector_item"))
+]
+
+
+@lru_cache(maxsize=16)
 def sizes(list_size: int) -> NDArray[np.int64]:
     """``(lists,)``: how many entries each kind of list has at most, at least one.
 
@@ -170,16 +180,16 @@ def sizes(list_size: int) -> NDArray[np.int64]:
 
 def drawn_from(source: int, which: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Places in ``which (m,)`` of the lists that use candidates of ``source``."""
-    return np.flatnonzero(KINDS_OF_LISTS["sources"][which, source] > 0.0)
+    return np.flatnonzero(_DRAWN[source][which])
 
 
 def own_items(users: NDArray[np.void], lists: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Ids, 0 among them, of what the lists ``(steps, lists)`` of ``users (n,)`` are drawn from."""
-    wanted = lists[users["step"]]
     parts = [users["ring_item"].ravel(), users["cart_item"].ravel()]
-    for anchor, name in ((BOUGHT, "bought_item"), (INTERESTS, "vector_item")):
-        having = wanted[:, KINDS_OF_LISTS["anchor"] == anchor].any(axis=1)
-        if having.any():
+    for kinds, name in _FROM_MORE:
+        steps = np.asarray(lists[:, kinds].any(axis=1))
+        having = np.flatnonzero(steps[users["step"]])
+        if len(having):
             parts.append(users[name][having].ravel())
     return np.concatenate(parts)
 

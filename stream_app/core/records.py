@@ -30,30 +30,32 @@ class Rendered(NamedTuple):
     """``text`` has the record of customer i between ``ends[i - 1]`` and ``ends[i]``.
 
     ``fields (n, c, 2)`` are the places in it of the scalar fields' values, strings without their
-    quotes; ``lists (m, 2)`` those of the lists.
+    quotes; ``lists (m, 2)`` those of the lists, of which customer i's end before ``last[i]``.
     """
 
     text: bytes
     ends: NDArray[np.int64]
     fields: NDArray[np.int64]
     lists: NDArray[np.int64]
+    last: NDArray[np.int64]
 
 
 def texts(values: Sequence[bytes]) -> Texts:
     """Texts that are at hand one by one."""
-    ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), dtype=np.int64)
-    starts = np.concatenate((np.zeros(1, np.int64), ends))[:-1]
-    return Texts(np.frombuffer(b"".join(values), np.uint8), starts, ends)
+    sizes = np.fromiter(map(len, values), np.int64, len(values))
+    ends = np.cumsum(sizes)
+    return Texts(np.frombuffer(b"".join(values), np.uint8), ends - sizes, ends)
 
 
 def chosen(table: Sequence[bytes], rows: NDArray[np.int64]) -> Texts:
-    """For each of ``rows`` its entry of ``table``.
+    """For each of ``rows``, one dimension or more, its entry of ``table``.
 
     >>> chosen([b"no", b"yes"], np.array([1, 0, 1])).starts.tolist()
     [2, 0, 2]
     """
     every = texts(table)
-    return Texts(every.bytes, every.starts[rows], every.ends[rows])
+    flat = rows.ravel()
+    return Texts(every.bytes, every.starts[flat], every.ends[flat])
 
 
 @kernel
@@ -121,16 +123,22 @@ def _put_records(
     columns: Texts,
     labels: Texts,
     lists: Listed,
-    ends_of_lists: NDArray[np.int64],
+    owners: NDArray[np.int64],
     kinds: NDArray[np.uint8],
     list_labels: Texts,
     lists_label: Bytes,
-    out: Bytes,
     ends: NDArray[np.int64],
     fields: NDArray[np.int64],
     places: NDArray[np.int64],
-) -> None:
+    last: NDArray[np.int64],
+) -> Bytes:
     n, columns_n = len(ends), len(labels.ends)
+    most = bytes_max(lists) + len(owners) + n * (len(labels.bytes) + len(lists_label) + 2)
+    for k in range(len(columns.ends)):
+        most += columns.ends[k] - columns.starts[k]
+    for k in range(len(kinds)):
+        most += list_labels.ends[kinds[k]] - list_labels.starts[kinds[k]]
+    out = np.empty(most, np.uint8)
     at = 0
     row = 0
     for i in range(n):
@@ -143,7 +151,7 @@ def _put_records(
             fields[i, c, 0] = begin + quoted
             fields[i, c, 1] = at - quoted
         at = put(out, at, lists_label)
-        while row < ends_of_lists[i]:
+        while row < len(owners) and owners[row] == i:
             kind = kinds[row]
             at = put(out, at, list_labels.bytes[list_labels.starts[kind] : list_labels.ends[kind]])
             places[row, 0] = at
@@ -152,12 +160,14 @@ def _put_records(
             out[at] = _COMMA
             at += 1
             row += 1
+        last[i] = row
         if out[at - 1] == _COMMA:
             at -= 1
         out[at] = _CLOSE
         out[at + 1] = _CLOSE
         at += 2
         ends[i] = at
+    return out[:at]
 
 
 @lru_cache(maxsize=32)
@@ -172,30 +182,37 @@ def _list_labels(names: tuple[str, ...]) -> Texts:
 
 
 def render_records(
-    columns: Sequence[tuple[str, Texts]],
+    columns: Sequence[tuple[tuple[str, ...], Texts]],
     lists: Listed,
     owners: NDArray[np.int64],
     kinds: NDArray[np.uint8],
-    list_names: Sequence[str],
+    list_names: tuple[str, ...],
+    n: int,
 ) -> Rendered:
-    """Records of n customers from ``columns`` (name, n texts each, none empty) and their m lists.
+    """Records of n customers from ``columns`` and their m lists.
 
-    ``owners (m,)`` are the rows of the customers, ascending, ``kinds (m,)`` index ``list_names``.
+    Of ``columns`` that are side by side: (names, n texts of the first one, n of the second, …),
+    none empty. ``owners (m,)`` are the rows of the customers, ascending, ``kinds (m,)`` index
+    ``list_names``.
     """
-    n = len(columns[0][1].starts)
-    labels = _labels(tuple(name for name, _ in columns))
-    list_labels = _list_labels(tuple(list_names))
-    shifts = np.cumsum([0, *(len(column.bytes) for _, column in columns)])
-    every = Texts(
-        np.concatenate([column.bytes for _, column in columns]),
-        np.concatenate([c.starts + s for (_, c), s in zip(columns, shifts, strict=False)]),
-        np.concatenate([c.ends + s for (_, c), s in zip(columns, shifts, strict=False)]),
+    names = tuple(name for some, _ in columns for name in some)
+    starts, ends = (np.empty(len(names) * n, np.int64) for _ in range(2))
+    at, shift = 0, 0
+    for _, column in columns:
+        to = at + len(column.starts)
+        np.add(column.starts, shift, out=starts[at:to])
+        np.add(column.ends, shift, out=ends[at:to])
+        at, shift = to, shift + len(column.bytes)
+    assert at == len(starts)
+    every = Texts(np.concatenate([column.bytes for _, column in columns]), starts, ends)
+    found = Rendered(
+        b"",
+        np.zeros(n, np.int64),
+        np.zeros((n, len(names), 2), np.int64),
+        np.zeros((len(owners), 2), np.int64),
+        np.zeros(n, np.int64),
     )
-    fixed = n * (len(labels.bytes) + len(_LISTS) + 2) + len(owners)
-    named = int((list_labels.ends - list_labels.starts)[kinds].sum())
-    size = fixed + named + int((every.ends - every.starts).sum()) + bytes_max(lists)
-    out, ends = np.empty(size, np.uint8), np.zeros(n, np.int64)
-    fields, places = np.zeros((n, len(columns), 2), np.int64), np.zeros((len(owners), 2), np.int64)
-    last = np.searchsorted(owners, np.arange(n), side="right")
-    _put_records(every, labels, lists, last, kinds, list_labels, _LISTS, out, ends, fields, places)
-    return Rendered(out[: ends[-1] if n else 0].tobytes(), ends, fields, places)
+    text = _put_records(
+        every, _labels(names), lists, owners, kinds, _list_labels(list_names), _LISTS, *found[1:]
+    )
+    return found._replace(text=text.tobytes())

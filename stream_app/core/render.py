@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel
+from stream_app.core.jit import kernel, signed
 from stream_app.core.scoring import SOURCES
 
 Bytes = NDArray[np.uint8]
@@ -134,21 +134,28 @@ def put_list(out: Bytes, at: int, lists: Listed, i: int) -> int:
 
 
 @kernel
-def _render(lists: Listed, out: Bytes, ends: NDArray[np.int64]) -> None:
+def bytes_max(lists: Listed) -> int:
+    """Bytes that all of ``lists`` may take together."""
+    most = 2 * len(lists.counts)
+    for i in range(len(lists.counts)):
+        most += _ENTRY_BYTES_MAX * lists.counts[i]
+        for k in range(lists.counts[i]):
+            node, because = lists.nodes[i, k], lists.because[i, k]
+            if node >= 0:
+                most += signed(lists.sizes[node])
+            if because >= 0:
+                most += signed(lists.sizes[because])
+    return most
+
+
+@kernel
+def _render(lists: Listed, ends: NDArray[np.int64]) -> Bytes:
+    out = np.empty(bytes_max(lists), np.uint8)
     at = 0
     for i in range(len(lists.counts)):
         at = put_list(out, at, lists, i)
         ends[i] = at
-
-
-def bytes_max(lists: Listed) -> int:
-    """Bytes that all of ``lists`` may take together."""
-    nodes, because, sizes = lists.nodes, lists.because, lists.sizes
-    used = np.arange(nodes.shape[1]) < lists.counts[:, None]
-    named = np.where(used & (nodes >= 0), sizes[nodes], 0).sum()
-    reasons = np.where(used & (because >= 0), sizes[because], 0).sum()
-    entries = _ENTRY_BYTES_MAX * int(lists.counts.sum())
-    return int(named) + int(reasons) + entries + 2 * len(lists.counts)
+    return out[:at]
 
 
 def render_lists(lists: Listed) -> list[bytes]:
@@ -160,8 +167,6 @@ def render_lists(lists: Listed) -> list[bytes]:
     ...              np.array([[0.5]]), np.zeros((1, 1), np.uint8), np.array([[0]])))
     [b'[{"item_id":"b","score":0.500000,"reason":{"source":"co_occurrence","because":"a"}}]']
     """
-    out = np.empty(bytes_max(lists), np.uint8)
     ends = np.zeros(len(lists.counts), np.int64)
-    _render(lists, out, ends)
-    text = out[: ends[-1] if len(ends) else 0].tobytes()
+    text = _render(lists, ends).tobytes()
     return [text[a:b] for a, b in pairwise([0, *ends.tolist()])]

@@ -83,6 +83,8 @@ def joined(parts: list[Extra], lists: int) -> Extra | None:
     if not parts:
         return None
     whole = [added(part, lists) for part in parts]
+    if len(whole) == 1:
+        return Extra(*whole[0])
     owner = np.concatenate([np.repeat(np.arange(lists), np.diff(part.starts)) for part in whole])
     order = np.argsort(owner, kind="stable")
     starts = np.zeros(lists + 1, np.int64)

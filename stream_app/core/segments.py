@@ -179,8 +179,8 @@ def rfm_labels(users: NDArray[np.void], now: NDArray[np.float64]) -> NDArray[np.
     usual = users["absence_s"] / 86400.0
     overdue = silent_days > np.maximum(5 * usual, 7)
     late = (silent_days > 30.0) | ((users["sessions"] > 1) & overdue)
-    conditions = [silent_days > 90.0, late, users["purchases"] >= 3, users["sessions"] <= 1]
-    return np.asarray(np.select(conditions, [4, 3, 2, 0], 1), np.int64)
+    label = np.where(users["purchases"] >= 3, 2, np.where(users["sessions"] <= 1, 0, 1))
+    return np.asarray(np.where(silent_days > 90.0, 4, np.where(late, 3, label)), np.int64)
 
 
 def price_levels(deviations: NDArray[np.float64], seen: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -247,7 +247,7 @@ class ItemTables:
         """
         out = np.empty(len(ids), np.uint64)
         n = select_stale(self.keys, self.slots, self.nodes, ids, before, out)
-        return np.unique(out[:n])
+        return np.unique(out[:n]) if n else out[:0]
 
     def unknown_neighbours(self, nodes: NDArray[np.int64], *, limit: int) -> NDArray[np.uint64]:
         """Ids, at most ``limit``, in the tables of ``nodes`` whose masses are not known yet."""
@@ -260,9 +260,9 @@ class ItemTables:
         return ids
 
     def set_names(self, ids: NDArray[np.uint64], names: Sequence[str]) -> None:
-        """Remember the texts of item ids."""
+        """Remember the texts of item ids, which may repeat; 0 stands for no item."""
         nodes = self.ensure(ids)
-        for k in np.flatnonzero(self.names.sizes[nodes] == 0).tolist():
+        for k in np.flatnonzero((nodes >= 0) & (self.names.sizes[nodes] == 0)).tolist():
             self.names.set(int(nodes[k]), names[k])
 
     # -- blobs -------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stream_app.core.insight_fields import USER_NAMES
-from stream_app.core.journey import STAY, STEP, STEPS, Journey, deadlines, likely_next
+from stream_app.core.journey import STAY, STEP, STEPS, Journey, deadlines
 from stream_app.core.learn import APPLIED, EVENT, NO_TIMER, STALE, learn
 from stream_app.core.model import INTERNAL, KIND, KINDS, STEPS_MAX, Model
 from stream_app.core.ranking import LISTS
@@ -77,11 +77,12 @@ def test_a_step_that_is_no_more_reads_as_the_start() -> None:
 
 
 def test_the_likely_next_step_is_the_one_most_took_and_another_one() -> None:
-    counts = np.zeros((len(STEPS), len(STEPS)))
-    assert likely_next(counts, STEP["discover"]) == STEP["browse"]
-    assert likely_next(counts, STEP["cart"]) == STEP["discover"]
+    counts = np.zeros((STEPS_MAX, STEPS_MAX))
+    likely = SHIPPED.likely_next(counts)
+    assert likely[STEP["discover"]] == STEP["browse"]
+    assert likely[STEP["cart"]] == STEP["discover"]
     counts[STEP["cart"], [STEP["cart"], STEP["checkout"], STEP["browse"]]] = 99.0, 5.0, 4.0
-    assert likely_next(counts, STEP["cart"]) == STEP["checkout"]
+    assert SHIPPED.likely_next(counts)[STEP["cart"]] == STEP["checkout"]
     assert counts[STEP["cart"], STEP["cart"]] == 99.0
 
 

@@ -44,12 +44,15 @@ def test_a_record_has_every_field_and_list_and_the_hash_the_same_values() -> Non
         np.full(nodes.shape, -1),
     )
     columns = [
-        ("user_id", texts([b'"u\\"1"', b'"2"', b'"3"'])),
-        ("version", numbers(np.array([7, 8, 9]))),
-        ("step", chosen([b'"cart"', b'"browse"'], np.array([1, 0, 1]))),
-        ("next_best_action", texts([b'"wait"', b"null", b'{"offer":5}'])),
+        (("user_id",), texts([b'"u\\"1"', b'"2"', b'"3"'])),
+        (("version",), numbers(np.array([7, 8, 9]))),
+        (
+            ("step", "previous_step"),
+            chosen([b'"cart"', b'"browse"'], np.array([[1, 0, 1], [0, 0, 1]])),
+        ),
+        (("next_best_action",), texts([b'"wait"', b"null", b'{"offer":5}'])),
     ]
-    rendered = render_records(columns, lists, owners, kinds, LISTS)
+    rendered = render_records(columns, lists, owners, kinds, LISTS, 3)
     ends = rendered.ends.tolist()
     records = [orjson.loads(rendered.text[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
     assert [record["user_id"] for record in records] == ['u"1', "2", "3"]
@@ -58,7 +61,8 @@ def test_a_record_has_every_field_and_list_and_the_hash_the_same_values() -> Non
     assert [list(record["lists"]) for record in records] == [["home", "cart"], [], ["home"]]
     assert [entry["item_id"] for entry in records[0]["lists"]["home"]] == ["a", "b"]
     fields = [[rendered.text[a:b] for a, b in row] for row in rendered.fields.tolist()]
-    assert fields[0][2:] == [b"browse", b"wait"]
-    assert fields[2][2:] == [b"browse", b'{"offer":5}']
+    assert fields[0][2:] == [b"browse", b"cart", b"wait"]
+    assert fields[2][2:] == [b"browse", b"browse", b'{"offer":5}']
+    assert rendered.last.tolist() == [2, 2, 3]
     places = [orjson.loads(rendered.text[a:b]) for a, b in rendered.lists.tolist()]
     assert places == [*records[0]["lists"].values(), *records[2]["lists"].values()]
