@@ -58,7 +58,7 @@ class Candidates:
         self._audience = audience
         self._sources = sources & GIVEN
         self._thin_moves = items.tables.model.thin_moves if thin_only else _ALWAYS
-        self._exhaustive = exhaustive
+        self.exhaustive = exhaustive
         self._content = ContentIndex(catalog)
         self._embeddings = EmbeddingIndex(items.tables)
         self._recent = new_recent()
@@ -120,7 +120,7 @@ class Candidates:
         return joined([part for part in parts if len(part.nodes)], len(rows))
 
     def _compute_max(self, lists: int) -> int:
-        return 1_000_000_000 if self._exhaustive else 1 + lists // _LISTS_PER_COMPUTED
+        return 1_000_000_000 if self.exhaustive else 1 + lists // _LISTS_PER_COMPUTED
 
     # -- the sources -------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Candidates:
         index = self._content
         index.sync()
         rows = self._catalog.rows(ids.ravel())
-        budget = None if self._exhaustive else 4 * self._compute_max(len(ids))
+        budget = None if self.exhaustive else 4 * self._compute_max(len(ids))
         near = index.nearest(rows, compute_max=budget)
         nodes = self._nodes_of(near.rows).reshape(*ids.shape, -1)
         values = near.similarities.reshape(nodes.shape)

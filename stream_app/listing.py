@@ -33,6 +33,7 @@ class Listing:
         self._size = settings.list_size
         self._blending = settings.blend_weights == "learned"
         self._journey = journey
+        self.wanted = journey.lists  # (steps, lists)
         self._items = items
         self._ranker = ranker
         self.candidates = candidates
@@ -43,6 +44,13 @@ class Listing:
         """The same, as it would be under other rules."""
         other = copy(self)
         other._merchandise = merchandise
+        return other
+
+    def only(self, kind: int) -> "Listing":
+        """The same with lists of this kind in every step, and no others."""
+        other = copy(self)
+        other.wanted = np.zeros_like(self.wanted)
+        other.wanted[:, kind] = True
         return other
 
     def rank(
@@ -62,7 +70,7 @@ class Listing:
         where they are.
         """
         view = self._offers.view()
-        wanted = self._journey.lists[users["step"]]
+        wanted = self.wanted[users["step"]]
         owners, where = np.nonzero(possible(wanted, shown, searchable=len(view.flags) > 0))
         kinds, times = where.astype(np.uint8), users["last_ts"][owners]
         outside = (

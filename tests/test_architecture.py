@@ -91,6 +91,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy",
     ),
     "listing": ("candidates core items offers settings", "numpy"),
+    "digests": ("composition core pipeline ports", "numpy"),
     "rehearsal": ("composition core errors hashing listing ports", "numpy"),
     "reasons": ("composition core errors hashing pipeline ports", "numpy"),
     "rule_records": ("core errors", "msgspec"),

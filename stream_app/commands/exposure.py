@@ -1,6 +1,5 @@
 """``exposure``: how the attention of customers is shared out among items and groups of items."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,15 +9,14 @@ import orjson
 from rich.table import Table
 
 from stream_app.adapters.topics import consume
-from stream_app.broadcasts import Broadcasts
 from stream_app.commands.console import command, console, plain
-from stream_app.composition import compose
+from stream_app.commands.stages import looking
 from stream_app.core.aggregates import exposure_report
 from stream_app.core.catalog import Catalog
 from stream_app.errors import StreamAppError
 from stream_app.reader import UnreadableRecord, decode_recommendations
 from stream_app.settings import Settings
-from stream_app.worker import kafka_log, redis_store, security
+from stream_app.worker import redis_store, security
 
 UNKNOWN = "(unknown)"
 
@@ -62,16 +60,12 @@ async def latest_lists(settings: Settings, name: str) -> list[list[str]]:
 
 async def groups_of(settings: Settings, by: str) -> dict[str, str]:
     """Brand, or top of the category path, of every item of the catalog that may be listed."""
-    store, log = redis_store(settings), kafka_log(settings)
-    stages = compose(settings, store=store, public=store, log=log, clock=time.time)
-    broadcasts = Broadcasts(settings, stages, security(settings), stages.followers)
+    store = redis_store(settings)
     try:
-        await broadcasts.load()
+        async with looking(settings, store) as stages:
+            return grouped(stages.catalog, by)
     finally:
-        await broadcasts.close()
-        await log.stop()
         await store.close()
-    return grouped(stages.catalog, by)
 
 
 def grouped(catalog: Catalog, by: str) -> dict[str, str]:

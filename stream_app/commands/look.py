@@ -1,6 +1,5 @@
 """``recommend``, ``similar`` and ``profile``: what a storefront would read, for people."""
 
-import time
 from typing import Any
 
 import click
@@ -10,15 +9,17 @@ from rich.table import Column, Table
 
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.redis_store import RedisStore
-from stream_app.broadcasts import Broadcasts
 from stream_app.commands.console import command, console, plain
+from stream_app.commands.stages import looking, partition_meta
 from stream_app.commands.why import print_answer, when
 from stream_app.commands.why import why_not as answer_why_not
-from stream_app.composition import compose
+from stream_app.composition import Stages
 from stream_app.core.aggregates import oddity
 from stream_app.core.audience import Audience
 from stream_app.core.catalog import Catalog
+from stream_app.core.ranking import LISTS
 from stream_app.core.state import decode_partition, decode_users
+from stream_app.digests import Digests
 from stream_app.errors import StreamAppError
 from stream_app.hashing import customer_id, public_name
 from stream_app.journeys import load_journey
@@ -27,7 +28,7 @@ from stream_app.profiles import FROM_TOPICS, Profiles
 from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.reasons import Explainer
 from stream_app.settings import Settings
-from stream_app.worker import kafka_log, redis_store, security
+from stream_app.worker import redis_store
 
 
 def register(app: Any, settings: Settings) -> None:
@@ -42,24 +43,9 @@ def register(app: Any, settings: Settings) -> None:
                 print_answer(user, why_not, answer, settings.list_size)
                 return
             found = await _found(store, settings, user)
-            if not isinstance(found, dict):
-                raise StreamAppError(
-                    f"there are no lists for customer {user!r}: no event of theirs was applied yet,"
-                    " or they expired; `profile` shows what is known, `check` whether events are"
-                    " applied"
-                )
-            explainer = await _explainer(store, settings, user) if why else None
+            lists, explainer = await _lists(store, settings, user, found, name, why)
         finally:
             await store.close()
-        lists = {
-            key.decode(): orjson.loads(value)
-            for key, value in found.items()
-            if value.startswith(b"[")
-        }
-        if name is not None and name not in lists:
-            raise StreamAppError(
-                f"customer {user!r} has no list {name!r}; there are {sorted(lists)}"
-            )
         _print_head(user, found)
         for key in sorted(lists) if name is None else [name]:
             _print_list(key, lists[key], explainer)
@@ -85,7 +71,13 @@ def register(app: Any, settings: Settings) -> None:
 
     app.command(
         click.argument("user"),
-        click.option("--list", "name", default=None, help="Only this list."),
+        click.option(
+            "--list",
+            "name",
+            type=click.Choice(LISTS),
+            default=None,
+            help="Only this list; one that the customer's step does not have is made now.",
+        ),
         click.option(
             "--why",
             is_flag=True,
@@ -107,14 +99,36 @@ def _names(settings: Settings, user: str) -> list[str]:
     ]
 
 
-async def _found(
-    store: RedisStore, settings: Settings, user: str
-) -> dict[bytes, bytes] | bytes | None:
+async def _found(store: RedisStore, settings: Settings, user: str) -> dict[bytes, bytes]:
     for name in _names(settings, user):
         found = await store.get(f"rec:{name}")
-        if found is not None:
+        if isinstance(found, dict):
             return found
-    return None
+    raise StreamAppError(
+        f"there are no lists for customer {user!r}: no event of theirs was applied yet, or they"
+        " expired; `profile` shows what is known, `check` whether events are applied"
+    )
+
+
+async def _lists(
+    store: RedisStore,
+    settings: Settings,
+    user: str,
+    found: dict[bytes, bytes],
+    name: str | None,
+    why: bool,
+) -> tuple[dict[str, list[dict[str, Any]]], Explainer | None]:
+    """The published lists, with list ``name`` even if it is not among them; what explains them."""
+    lists = {
+        key.decode(): orjson.loads(value) for key, value in found.items() if value.startswith(b"[")
+    }
+    missing = name if name not in lists else None
+    if not (why or missing):
+        return lists, None
+    async with looking(settings, store) as stages:
+        if missing:
+            lists[missing] = await _made_now(store, settings, stages, user, missing)
+        return lists, await _explainer(store, settings, stages, user) if why else None
 
 
 async def _profile(store: RedisStore, settings: Settings, user: str) -> str:
@@ -144,24 +158,34 @@ def _print_head(user: str, found: dict[bytes, bytes]) -> None:
     )
 
 
-async def _explainer(store: RedisStore, settings: Settings, user: str) -> Explainer:
-    """One that knows the customer, with catalog and users as the topics have them."""
-    log = kafka_log(settings)
-    stages = compose(settings, store=store, public=store, log=log, clock=time.time)
-    broadcasts = Broadcasts(settings, stages, security(settings), stages.followers)
+async def _made_now(
+    store: RedisStore, settings: Settings, stages: Stages, user: str, name: str
+) -> list[dict[str, Any]]:
+    """A list that the customer's step does not publish."""
     number = partition_of(user.encode(), settings.clickstream_partitions)
-    record = await store.get(f"{settings.redis_prefix}{{u{number}}}#cursor")
-    meta = record.get(b"meta", b"") if isinstance(record, dict) else b""
+    meta = await partition_meta(settings, store, number)
+    keys = [
+        np.uint64(customer_id(called)).tobytes()
+        for called in _names(settings, user)
+        if await store.get(f"rec:{called}") is not None
+    ]
+    for found in await Digests(stages, store, name).of(number, meta, keys):
+        items: list[dict[str, Any]] = orjson.loads(found.items)
+        return items
+    raise StreamAppError(
+        f"customer {user!r} has no list {name!r}: they gave no reason for one (docs/journey.md)"
+    )
+
+
+async def _explainer(store: RedisStore, settings: Settings, stages: Stages, user: str) -> Explainer:
+    """One that knows the customer."""
+    number = partition_of(user.encode(), settings.clickstream_partitions)
+    meta = await partition_meta(settings, store, number)
     explainer = Explainer(stages, store, number, decode_partition(meta))
-    try:
-        await broadcasts.load()
-        for name in _names(settings, user):
-            if await store.get(f"rec:{name}") is not None:
-                await explainer.load(name)
-                break
-    finally:
-        await broadcasts.close()
-        await log.stop()
+    for name in _names(settings, user):
+        if await store.get(f"rec:{name}") is not None:
+            await explainer.load(name)
+            break
     return explainer
 
 

@@ -13,9 +13,8 @@ from rich.table import Table
 
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.topics import consume
-from stream_app.broadcasts import Broadcasts
 from stream_app.commands.console import command, console, plain
-from stream_app.composition import compose
+from stream_app.commands.stages import looking
 from stream_app.errors import ConfigurationError
 from stream_app.hashing import given_name, public_name
 from stream_app.journeys import load_journey
@@ -106,18 +105,14 @@ async def _list(settings: Settings) -> None:
 
 async def _dry_run(settings: Settings, customer: str) -> None:
     """Print what each rule does to the customer's lists; nothing is written."""
-    store, log = redis_store(settings), kafka_log(settings)
-    stages = compose(settings, store=store, public=store, log=log, clock=time.time)
-    broadcasts = Broadcasts(settings, stages, security(settings), stages.followers)
+    store = redis_store(settings)
     key = given_name(customer)[0].encode("utf-8", "surrogatepass")
     partition = partition_of(key, settings.clickstream_partitions)
     names = names_of(load_pseudonyms(settings.pseudonym_key_file), customer)
     try:
-        await broadcasts.load()
-        lists, changes = await rehearse(stages, store, names, partition)
+        async with looking(settings, store) as stages:
+            lists, changes = await rehearse(stages, store, names, partition)
     finally:
-        await broadcasts.close()
-        await log.stop()
         await store.close()
     table = Table("rule", "action", "list", "before", "after")
     for change in changes:

@@ -131,7 +131,8 @@ KINDS_OF_LISTS = np.concatenate(
             replenish_s=REPLENISH_S,
             sources=_NEXT,
         ),
-        _row(INTERESTS, seeds=POPULAR_SEEDS, out=OUT_CART | OUT_BOUGHT, filled=True),  # email
+        # email: not filled, because what fills up a list may be in the cart or bought
+        _row(INTERESTS, seeds=POPULAR_SEEDS, out=OUT_CART | OUT_BOUGHT),
         _row(  # search: what matches, the likeliest first
             RECENT,
             only=MATCHES,
