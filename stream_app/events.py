@@ -12,6 +12,7 @@ from stream_app.codec import decode_merge
 from stream_app.core.learn import EVENT
 from stream_app.core.model import INTERNAL, KIND, KINDS
 from stream_app.core.ranking import LISTS
+from stream_app.core.raw import zeroed
 from stream_app.core.scoring import SOURCES
 from stream_app.errors import EventRejected
 from stream_app.formats import Formats
@@ -303,7 +304,7 @@ class EventDecoder:
         ignored: int,
     ) -> EventBatch:
         """The checked events ``good``, and their ``columns``, in arrays."""
-        events = np.zeros(len(good), EVENT)
+        events = zeroed(len(good), EVENT)
         if not good:
             return EventBatch(events, [], [], rejects, np.zeros(0), {}, {}, good, ignored)
         record_ms = np.array(batch.timestamps_ms, np.float64)[rows]

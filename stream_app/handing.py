@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stream_app.codec import Outbox, Transitions, decode_transitions, encode_transitions
 from stream_app.core.learn import TRANSITION, Learned
+from stream_app.core.raw import picked, together
 from stream_app.events import EventBatch
 from stream_app.hashing import short_hash, stable_hash
 from stream_app.publishing import Publisher
@@ -80,8 +81,8 @@ def route_transitions(blocks: Sequence[bytes], *, partitions: int) -> list[tuple
     A record has the names of the items that its partition owns.
     """
     told = [decode_transitions(block) for block in blocks]
-    transitions = np.concatenate([one.rows for one in told])
-    snapshots = np.concatenate([one.snapshots for one in told])
+    transitions = together([one.rows for one in told])
+    snapshots = together([one.snapshots for one in told])
     ids = np.concatenate((transitions["item"][:, None], transitions["previous"]), axis=1)
     owner, shown = _owners(ids, partitions), _owners(snapshots["item"], partitions)
     texts: list[list[str]] = [[] for _ in range(partitions)]
@@ -90,10 +91,10 @@ def route_transitions(blocks: Sequence[bytes], *, partitions: int) -> list[tuple
     segments = {short_hash(text): text for one in told for text in one.segments}
     routed = []
     for q in range(partitions):
-        at, about = _with_any(owner, q), snapshots[_with_any(shown, q)]
+        at, about = _with_any(owner, q), picked(snapshots, _with_any(shown, q))
         if not len(at) and not len(about):
             continue
-        rows = transitions[at]
+        rows = picked(transitions, at)
         asked = np.unique(rows["segment"]).tolist() if segments else ()
         said = [segments[key] for key in asked if key]
         message = Transitions(told[0].source_partition, rows, texts[q], about, said)

@@ -15,6 +15,7 @@ from stream_app.core.internal import HANDED
 from stream_app.core.learn import APPLIED, ERASED, Learned
 from stream_app.core.model import KIND
 from stream_app.core.ranking import Lists
+from stream_app.core.raw import picked
 from stream_app.events import EventBatch
 from stream_app.profiles import Profiles
 from stream_app.sales import route_sales
@@ -77,7 +78,7 @@ def route_purchases(
     at = np.flatnonzero(bought & (events.events["units"] > 0.0))
     if not len(at):
         return []
-    rows = events.events[at]
+    rows = picked(events.events, at)
     names = [events.items[k] for k in at.tolist()]
     return route_sales(
         rows["item"],
@@ -92,7 +93,7 @@ def route_purchases(
 
 def counted_of(users: NDArray[np.void]) -> NDArray[np.uint32]:
     """``(2, n)``: sessions and purchases, whose change makes a profile a new one."""
-    return np.stack((users["sessions"], users["purchases"]))
+    return np.array((users["sessions"], users["purchases"]))
 
 
 def changed_profiles(
@@ -111,7 +112,7 @@ def changed_profiles(
     if not len(changed):
         return []
     customers = [events.customers[k] for k in first[changed].tolist()]
-    return list(zip(customers, profiles.json(users[changed], customers), strict=True))
+    return list(zip(customers, profiles.json(picked(users, changed), customers), strict=True))
 
 
 def erased_customers(
@@ -126,5 +127,5 @@ def erasures(events: EventBatch, learned: Learned) -> list[tuple[int, float]]:
     at = np.flatnonzero(learned.status == ERASED)
     if not len(at):
         return []
-    rows = events.events[at]
+    rows = picked(events.events, at)
     return list(zip(rows["customer"].tolist(), rows["ts"].tolist(), strict=True))

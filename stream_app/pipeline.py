@@ -23,6 +23,7 @@ from stream_app.core.learn import APPLIED, Learned, learn
 from stream_app.core.list_kinds import own_items
 from stream_app.core.merchandising import Merchandise
 from stream_app.core.ranking import Ranker
+from stream_app.core.raw import copied, picked
 from stream_app.core.state import PARTITION, decode_partition, decode_users
 from stream_app.customers import Customers, customers_of
 from stream_app.decisions import Decisions
@@ -159,8 +160,8 @@ class Learn:
         )
         who, users, clicks, moved = await self._load(batch.partition, owned, events)
         self._telemetry.lap("load")
-        rows, partition, before = who.rows, owned.partition.copy(), counted_of(users)
-        merged, cycles = owned.merged.copy(), owned.cycles.copy()
+        rows, partition, before = who.rows, copied(owned.partition), counted_of(users)
+        merged, cycles = owned.merged.copy(), copied(owned.cycles)
         learned = learn(
             users,
             rows,
@@ -324,7 +325,7 @@ class Learn:
         """
         if not len(learned.probes):
             return blend
-        asked = events.events[learned.probed]
+        asked = picked(events.events, learned.probed)
         self._items.tables.advance(float(asked["ts"].max()))
         ts = np.ascontiguousarray(asked["ts"])
         extra = self._candidates.draw(
@@ -332,7 +333,7 @@ class Learn:
         )
         given = self._ranker.probe(learned.probes, asked["item"], ts, self._items.popular(), extra)
         prior = prior_of(self._items.tables.model)
-        changed = blend.copy()
+        changed = copied(blend)
         return changed if learn_blend(changed, learned.probes["step"], given, prior) else blend
 
     def _score(
@@ -349,7 +350,7 @@ class Learn:
         at = np.flatnonzero((learned.status == APPLIED) & (users["events"][rows] > 0))
         touched, first = np.unique(rows[at], return_index=True)
         at = at[first]
-        selected = users[touched]
+        selected = picked(users, touched)
         shown = self.admission.impersonal(selected)
         if len(selected):
             self._items.tables.advance(float(selected["last_ts"].max()))

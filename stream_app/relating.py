@@ -18,6 +18,7 @@ from stream_app.core.listing import ListedIds, everything, holding, keep_listed
 from stream_app.core.model import PREVIOUS_MAX
 from stream_app.core.neighbourhood import SNAPSHOT
 from stream_app.core.ranking import Lists
+from stream_app.core.raw import picked, together, zeroed
 from stream_app.core.relate import owned_nodes, relate, relate_snapshots
 from stream_app.core.scoring import DIRECT, POPULAR
 from stream_app.core.similar import similar_items
@@ -58,12 +59,16 @@ class Fresh:
         ids: NDArray[np.uint64] = np.concatenate((moves.ravel(), self.snapshots["item"].ravel()))
         return ids
 
+    def nodes_of_rows(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``(n, 1 + PREVIOUS_MAX)``: those of the rows among the ``nodes`` of :meth:`ids`."""
+        return nodes[: self.rows.size * (1 + PREVIOUS_MAX)].reshape(-1, 1 + PREVIOUS_MAX)
+
 
 def fresh_of(rows: Sequence[NDArray[np.void]], snapshots: Sequence[NDArray[np.void]]) -> Fresh:
     """The parts of several messages, one after the other."""
     return Fresh(
-        np.concatenate([np.zeros(0, TRANSITION), *rows]),
-        np.concatenate([np.zeros(0, SNAPSHOT), *snapshots]),
+        together(rows) if rows else zeroed(0, TRANSITION),
+        together(snapshots) if snapshots else zeroed(0, SNAPSHOT),
     )
 
 
@@ -122,9 +127,9 @@ class Relate:
         await dead_letter(self._log, self._settings.dead_letter_topic, batch, rejects)
         meta = msgspec.structs.replace(owned.meta, watermarks=dict(owned.meta.watermarks))
         rows = _unseen(messages, meta)
-        await self._load(batch.partition, rows)
+        nodes, mine = await self._load(batch.partition, rows)
         self._telemetry.lap("load")
-        writes = self._merge(batch.partition, rows, messages, meta)
+        writes = self._merge(batch.partition, rows, nodes, mine, messages, meta)
         self._telemetry.lap("merge")
         start = owned.cursor if owned.cursor is not None else 0
         meta.dead_lettered += len(rejects)
@@ -242,19 +247,25 @@ class Relate:
         )
         await retrying(lambda: self._public.put_values([(key, text)]), "writing what is trending")
 
-    async def _load(self, partition: int, fresh: Fresh) -> None:
-        """Bring the authoritative tables of the partition's items in ``fresh`` into memory."""
-        tables = self._items.tables
+    async def _load(
+        self, partition: int, fresh: Fresh
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Bring the authoritative tables of the partition's items in ``fresh`` into memory.
+
+        Returns the nodes of all its ids, none when all was seen before, or is malformed, and those
+        of the partition's items, each once: valid until somebody waits.
+        """
+        tables, ids = self._items.tables, fresh.ids()
         if tables.full():  # once: a batch with more items than are kept must come to its end
             tables.clear()
         while True:
-            at = tables.ensure(fresh.ids())
+            at = tables.ensure(ids)
             mine = owned_nodes(tables, at, partition=partition, partitions=self._partitions)
-            node = tables.nodes[mine]
-            missing = tables.nodes["id"][mine[(node["authority"] == 0) | (node["row"] < 0)]]
+            of = tables.nodes
+            missing = of["id"][mine[(of["authority"][mine] == 0) | (of["row"][mine] < 0)]]
             if not len(missing):
-                return
-            keys, needed = [key.tobytes() for key in missing], tables.nodes["id"][mine]
+                return at, mine
+            keys, needed = [key.tobytes() for key in missing], of["id"][mine]
             blobs = await retrying(
                 lambda k=keys: self._store.load(ITEMS, [partition] * len(k), k),  # type: ignore[misc]
                 "reading items",
@@ -268,17 +279,20 @@ class Relate:
         self,
         partition: int,
         fresh: Fresh,
+        nodes: NDArray[np.int64],
+        mine: NDArray[np.int64],
         messages: Sequence[Transitions],
         meta: Meta,
     ) -> list[tuple[bytes, bytes]]:
-        """Merge and return what to commit: the blobs of the changed items, last the popularity."""
+        """Merge and return what to commit: the blobs of the changed items, last the popularity.
+
+        ``nodes`` and ``mine`` are what loading found.
+        """
         tables, rows = self._items.tables, fresh.rows
         for message in messages:
             self._items.learn_names(message.names)
-        all_at = tables.ensure(fresh.ids())  # none when all was seen before, or is malformed
-        at = all_at[: rows.size * (1 + PREVIOUS_MAX)].reshape(-1, 1 + PREVIOUS_MAX)
+        at = fresh.nodes_of_rows(nodes)
         owner = {"partition": partition, "partitions": self._partitions}
-        mine = owned_nodes(tables, all_at, **owner)
         tables.ensure_rows(mine)
         relate(tables, rows, at, **owner)
         relate_snapshots(tables, fresh.snapshots, **owner)
@@ -289,9 +303,9 @@ class Relate:
         if len(rows):
             meta.last_ts = max(meta.last_ts, float(rows["ts"].max()))
         meta.transitions += len(rows)
-        known = tables.nodes["known"]
-        unknown = np.setdiff1d(at[(at >= 0) & (known[at] == 0)], mine)
-        self._items.want(tables.nodes["id"][unknown])
+        # Not ours: those are in memory by now.
+        unknown = at[(at >= 0) & (tables.nodes["known"][at] == 0)]
+        self._items.want(tables.nodes["id"][np.unique(unknown)])
         top = self._top(partition, mine)
         self._items.tops[partition] = top
         keys = [key.tobytes() for key in tables.nodes["id"][mine]]
@@ -302,7 +316,9 @@ class Relate:
         """The partition's most popular items after ``changed`` ones were merged."""
         tables = self._items.tables
         old = self._items.tops[partition]
-        kept = ~np.isin(old.ids, tables.nodes["id"][changed])
+        anew = np.zeros(tables.nodes_n + 1, np.bool_)
+        anew[changed] = True
+        kept = ~anew[tables.lookup(old.ids)]  # the last place is that of those not in memory
         ids = np.concatenate((old.ids[kept], tables.nodes["id"][changed]))
         popularity = np.concatenate(
             (old.at(tables.popularity_landmark)[kept], tables.nodes["popularity"][changed])
@@ -336,8 +352,8 @@ def _unseen(messages: Sequence[Transitions], meta: Meta) -> Fresh:
     rows, snapshots = [], []
     for message in messages:
         seen = meta.watermarks.get(message.source_partition, -1)
-        new = message.rows[message.rows["offset"] > seen]
-        told = message.snapshots[message.snapshots["offset"] > seen]
+        new = picked(message.rows, message.rows["offset"] > seen)
+        told = picked(message.snapshots, message.snapshots["offset"] > seen)
         if len(new) or len(told):
             last = max(new["offset"].max(initial=-1), told["offset"].max(initial=-1))
             meta.watermarks[message.source_partition] = int(last)

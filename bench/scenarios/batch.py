@@ -108,6 +108,7 @@ class _Bench:
         self._told: list[Transitions] = []
 
     async def assign(self) -> None:
+        self.stages.learn.gathering = True
         for p in range(PARTITIONS):
             await self.stages.learn.assign(p)
             await self.stages.relate.assign(p)
@@ -123,6 +124,9 @@ class _Bench:
 
     async def follow(self, *, keep: bool) -> None:
         """Merge what LEARN has said of items; of those of partition 0 ``keep`` it for later."""
+        self.laps.begin()
+        for owned in self.stages.learn.owned.values():
+            await owned.waiting.hand_over()
         for q in range(PARTITIONS):
             batch = self._log.drain(self._moves, q)
             if q == 0 and keep:

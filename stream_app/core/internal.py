@@ -11,6 +11,7 @@ from stream_app.core.jit import kernel
 from stream_app.core.journey import Plan, apply_timeout, next_timeout
 from stream_app.core.merging import merge_customers
 from stream_app.core.model import KIND, Model
+from stream_app.core.raw import zeroed
 from stream_app.core.state import USER
 
 APPLIED, DUPLICATE, ERASED, STALE, QUARANTINED, REFUSED, HANDED = range(7)
@@ -34,8 +35,8 @@ class Exchange(NamedTuple):
 def new_exchange(kinds: NDArray[np.uint8], adopted: NDArray[np.void] | None) -> Exchange:
     """Room for what the events of ``kinds (n,)`` hand over; nothing adopted means seen before."""
     if adopted is None:
-        adopted = np.zeros(np.count_nonzero(kinds == _MERGE), USER)
-    handed = np.zeros(np.count_nonzero(kinds == _LINK), USER)
+        adopted = zeroed(int(np.count_nonzero(kinds == _MERGE)), USER)
+    handed = zeroed(int(np.count_nonzero(kinds == _LINK)), USER)
     return Exchange(handed, adopted, np.zeros(2, np.int64))
 
 

@@ -54,6 +54,7 @@ from stream_app.core.model import (
     Model,
 )
 from stream_app.core.neighbourhood import SNAPSHOT, forget_customer, snapshot_due, take_snapshot
+from stream_app.core.raw import picked, zeroed
 from stream_app.core.revisits import Recent, learn_revisits, new_recent, recent_items
 from stream_app.core.sampling import Sample, keep, new_sample
 from stream_app.core.state import new_users
@@ -365,8 +366,7 @@ def learn(
     partition learns about all its customers as it is (the frozen evaluation protocol).
     """
     status, timers = np.zeros(len(events), np.uint8), np.full(len(events), NO_TIMER, np.uint8)
-    out = np.zeros(len(events), TRANSITION)
-    snapshots = np.zeros(len(events), SNAPSHOT)
+    out, snapshots = zeroed(len(events), TRANSITION), zeroed(len(events), SNAPSHOT)
     exchange = new_exchange(events["kind"], adopted)
     sample = new_sample(events["offset"], wanted=learn_globals)
     n = learn_events(
@@ -389,6 +389,6 @@ def learn(
         out,
         snapshots,
     )
-    told = snapshots[snapshots["item"][:, 0] != 0]
+    told = picked(snapshots, snapshots["item"][:, 0] != 0)
     handed = exchange.handed[: exchange.n[0]]
     return Learned(status, out[:n], told, timers, handed, *sample.kept())

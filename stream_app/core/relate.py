@@ -12,6 +12,8 @@ from stream_app.core.model import PREVIOUS_MAX, Model
 from stream_app.core.neighbourhood import merge_snapshots
 from stream_app.core.tables import ItemTables
 
+_SORTED_SHARE = 16  # where there are so many more nodes than ids, sorting these is cheaper
+
 
 @kernel
 def _column(row: int, node: int, neighbour: NDArray[np.int32], filled: NDArray[np.int32]) -> int:
@@ -134,9 +136,13 @@ def owned_nodes(
     tables: ItemTables, at: NDArray[np.int64], *, partition: int, partitions: int
 ) -> NDArray[np.int64]:
     """Distinct nodes of ``at`` that ``partition`` owns, ascending."""
-    seen = np.zeros(len(tables.nodes) + 1, np.bool_)  # ids repeat so often that sorting is dearer
-    seen[at.ravel()] = True  # -1 is no node: the last place
-    nodes = np.flatnonzero(seen[:-1])
+    if _SORTED_SHARE * at.size < len(tables.nodes):
+        nodes = np.unique(at)
+        nodes = nodes[nodes >= 0]
+    else:  # ids repeat so often that sorting is dearer
+        seen = np.zeros(len(tables.nodes) + 1, np.bool_)
+        seen[at.ravel()] = True  # -1 is no node: the last place
+        nodes = np.flatnonzero(seen[:-1])
     mine: NDArray[np.bool_] = tables.nodes["id"][nodes] % np.uint64(partitions) == partition
     return nodes[mine]
 

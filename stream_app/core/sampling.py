@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.jit import kernel
+from stream_app.core.raw import zeroed
 from stream_app.core.revisits import Row
 from stream_app.core.state import USER
 
@@ -40,7 +41,7 @@ def new_sample(offsets: NDArray[np.int64], *, wanted: bool = True) -> Sample:
     # Knuth's multiplicative hashing, which permutes the lower 16 bits.
     draw = offsets % 65536 * 40503 % 65536 // 64
     size = int(np.count_nonzero(draw % EAGER == 0)) if wanted else 0
-    return Sample(draw, np.zeros(size, USER), np.zeros(size, np.int64), np.zeros(1, np.int64))
+    return Sample(draw, zeroed(size, USER), np.zeros(size, np.int64), np.zeros(1, np.int64))
 
 
 @kernel

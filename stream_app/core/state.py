@@ -25,6 +25,7 @@ from stream_app.core.model import (
     STEPS_MAX,
     VECTOR_MAX,
 )
+from stream_app.core.raw import zeroed
 from stream_app.core.revisits import REVISIT_WEIGHTS_N
 from stream_app.core.schema_1 import PARTITION_1, USER_1
 from stream_app.errors import SchemaUnknown
@@ -238,7 +239,7 @@ def fits(blob: bytes) -> bool:
 
 def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
     """``(n,) USER`` records of customers never seen before."""
-    users = np.zeros(len(ids), USER)
+    users = zeroed(len(ids), USER)
     users["schema"] = USER_SCHEMA
     users["id"] = ids
     users["offset"] = -1

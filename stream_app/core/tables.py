@@ -22,6 +22,7 @@ from stream_app.core.landmarks import (
 )
 from stream_app.core.model import LANDMARK_HALF_LIVES, Model
 from stream_app.core.neighbourhood import FAN, FANS_MAX
+from stream_app.core.raw import picked, zeroed
 from stream_app.errors import SchemaUnknown
 
 ITEM_SCHEMA = 2
@@ -345,9 +346,9 @@ class ItemTables:
 
     def encode(self, nodes: NDArray[np.int64]) -> list[bytes]:
         """Blobs of ``nodes``, whose tables must be in memory."""
-        node = self.nodes[nodes]
+        node = picked(self.nodes, nodes)
         assert (node["row"] >= 0).all(), "encode needs the neighbour tables in memory"
-        header = np.zeros(len(nodes), ITEM)
+        header = zeroed(len(nodes), ITEM)
         header["schema"] = ITEM_SCHEMA
         header["neighbours_n"] = self.filled[node["row"]]
         header["fans_n"] = self.fans_n[node["row"]]
@@ -364,8 +365,11 @@ class ItemTables:
         entries["id"] = self.nodes["id"][self.neighbour[row, column]]
         entries["forward"] = self.forward[row, column]
         entries["backward"] = self.backward[row, column]
-        used = np.arange(FANS_MAX) < header["fans_n"][:, None]
-        fans = self.fans[node["row"]][used].tobytes()
+        places = np.arange(FANS_MAX)
+        used = (FANS_MAX * node["row"].astype(np.int64)[:, None] + places)[
+            places < header["fans_n"][:, None]
+        ]
+        fans = picked(self.fans.reshape(-1), used).tobytes()
         heads, body = header.tobytes(), entries.tobytes()
         blobs = []
         at, fan_at = 0, 0

@@ -213,13 +213,18 @@ class SegmentCounts:
         """The blob stored beside the partition's items."""
         rows = [ALL, *np.flatnonzero(self.hashes).tolist()]
         parts = [_HEAD.pack(_SCHEMA, len(rows), self.long_landmark, self.short_landmark)]
-        for row in rows:
-            n, key = int(self.filled[row]), int(self.hashes[row])
+        items = np.empty((len(rows), SEGMENT_ITEMS), _ITEM)
+        items["id"], items["long"] = self.ids[rows], self.long[rows]
+        items["short"] = self.short[rows]
+        packed, size = items.tobytes(), SEGMENT_ITEMS * _ITEM.itemsize
+        columns = (column[rows].tolist() for column in (self.filled, self.hashes, self.events))
+        for at, (n, key, events) in enumerate(zip(*columns, strict=True)):
             name = self.names.get(key, "").encode("utf-8", "surrogatepass")
-            items = np.empty(n, _ITEM)
-            items["id"], items["long"] = self.ids[row, :n], self.long[row, :n]
-            items["short"] = self.short[row, :n]
-            parts += [_SEGMENT.pack(key, n, len(name), self.events[row]), name, items.tobytes()]
+            parts += [
+                _SEGMENT.pack(key, n, len(name), events),
+                name,
+                packed[at * size : at * size + n * _ITEM.itemsize],
+            ]
         return b"".join(parts)
 
 
