@@ -7,7 +7,6 @@ The co-occurrence counts learn in a second stage, :mod:`stream_app.relating`, of
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,8 @@ from stream_app.outbox import (
     pack_lists,
     route_purchases,
 )
-from stream_app.ports import USERS, Claim, Commit, Log, RawBatch, StateStore
+from stream_app.owning import Applied, Owned
+from stream_app.ports import USERS, Commit, Log, RawBatch, StateStore
 from stream_app.profiles import Profiles
 from stream_app.publishing import Publisher
 from stream_app.rejects import dead_letter
@@ -59,30 +59,13 @@ from stream_app.rotating import Moved, adopt
 from stream_app.settings import Settings
 from stream_app.states import account, account_text, changed, follow_time, state_blobs
 from stream_app.telemetry import SILENT, Telemetry
+from stream_app.turns import Turns
 from stream_app.user_cache import UserCache
 
 ACCOUNTS_ID = b"accounts"  # beside the states of a partition: its accounts, as JSON for tools
 BLEND_ID = b"blend"  # beside them: what is learned of the sources' weights
 CYCLES_ID = b"cycles"  # and of how soon customers buy an item again
 FIRST_READ_S = 5.0  # after a claim, before a partition that says nothing counts as quiet
-
-
-@dataclass(slots=True)
-class Owned:
-    """A clickstream partition this worker owns: its claim, its next offset, its own state."""
-
-    claim: Claim
-    cursor: int | None
-    partition: NDArray[np.void]
-    merged: NDArray[np.int64]  # by clickstream partition: the last state adopted from there
-    blend: NDArray[np.void]
-    cycles: NDArray[np.void]
-    users: UserCache
-    agenda: Agenda
-    touched_at: float  # when a batch was last applied, by the clock
-    waiting: Waiting
-    busy: bool = False
-    surveyed_at: float = -np.inf
 
 
 class Learn:
@@ -126,6 +109,7 @@ class Learn:
             settings, journey, items, self._ranker, candidates, offers, merchandise
         )
         self._blending = settings.blend_weights == "learned"
+        self._turns = Turns()
         self.owned: dict[int, Owned] = {}
         self.learning = True  # False: the frozen evaluation protocol
         self.serving = True  # False: evaluation asks for the lists it needs
@@ -160,6 +144,27 @@ class Learn:
         )
         who, users, clicks, moved = await self._load(batch.partition, owned, events)
         self._telemetry.lap("load")
+        async with self._turns:
+            done = self._applied(owned, batch, events, who, users, moved, clicks)
+        await retrying(lambda: self._store.commit(owned.claim, done.step), "committing customers")
+        self._telemetry.lap("commit")
+        # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
+        owned.take(done, who)
+        await self._publisher.publish(batch.partition, done.outbox, done.messages)
+        await self._follow_up(owned, done.outbox)
+        self._telemetry.lap("publish")
+
+    def _applied(
+        self,
+        owned: Owned,
+        batch: RawBatch,
+        events: EventBatch,
+        who: Customers,
+        users: NDArray[np.void],
+        moved: list[Moved],
+        clicks: list[Click],
+    ) -> Applied:
+        """Learn, score and render: what the batch leaves, before any of it holds."""
         rows, partition, before = who.rows, copied(owned.partition), counted_of(users)
         merged, cycles = owned.merged.copy(), copied(owned.cycles)
         learned = learn(
@@ -178,11 +183,9 @@ class Learn:
         self._telemetry.lap("learn")
         self._name_items(events)
         blend = self._learn_blend(owned.blend, events, learned)
-        ranked = (
-            self._score(events, rows, users, partition, blend, cycles, learned)
-            if self.serving
-            else None
-        )
+        ranked = None
+        if self.serving:
+            ranked = self._score(events, rows, users, partition, blend, cycles, learned)
         self._telemetry.lap("score")
         outbox = self._outbox(batch.partition, events, who, users, before, learned, ranked)
         fresh = owned.waiting.joined(outbox)
@@ -192,30 +195,19 @@ class Learn:
             batch.partition, owned.claim.epoch, outbox.lists, ranked.lists if ranked else None
         )
         account(partition, batch, owned.cursor, events)
-        step = Commit(
-            owned.cursor,
-            batch.next_offset,
-            [
-                *zip(who.keys, state_blobs(users, who.first, events), strict=True),
-                *[(one.key, b"") for one in moved],
-                *changed((BLEND_ID, owned.blend, blend), (CYCLES_ID, owned.cycles, cycles)),
-                (ACCOUNTS_ID, account_text(partition, batch.next_offset)),
-            ],
-            partition.tobytes() + merged.tobytes(),
-            encode_outbox(outbox),
-        )
+        writes = [
+            *zip(who.keys, state_blobs(users, who.first, events), strict=True),
+            *[(one.key, b"") for one in moved],
+            *changed((BLEND_ID, owned.blend, blend), (CYCLES_ID, owned.cycles, cycles)),
+            (ACCOUNTS_ID, account_text(partition, batch.next_offset)),
+        ]
+        meta, left = partition.tobytes() + merged.tobytes(), encode_outbox(outbox)
+        step = Commit(owned.cursor, batch.next_offset, writes, meta, left)
+        due, users_n = deadlines(users, self.journey.plan), len(who.ids) + len(moved)
         self._telemetry.lap("render")
-        await retrying(lambda: self._store.commit(owned.claim, step), "committing customers")
-        self._telemetry.lap("commit")
-        # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
-        owned.cursor, owned.partition, owned.blend = step.cursor, partition, blend
-        owned.merged, owned.cycles = merged, cycles
-        owned.users.put(step.writes[: len(who.ids) + len(moved)])
-        owned.agenda.add(who.ids, deadlines(users, self.journey.plan))
-        owned.waiting.committed(fresh)
-        await self._publisher.publish(batch.partition, outbox, messages)
-        await self._follow_up(owned, outbox)
-        self._telemetry.lap("publish")
+        return Applied(
+            step, outbox, fresh, messages, partition, merged, blend, cycles, users_n, due
+        )
 
     async def _follow_up(self, owned: Owned, outbox: Outbox) -> None:
         """Hand over what must not wait; after an erasure refuse what is older, keep no id of it."""

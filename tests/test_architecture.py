@@ -37,7 +37,9 @@ LAYERS: dict[str, tuple[str, str]] = {
     "decisions": ("errors core", "numpy orjson"),
     "states": ("core events ports", "numpy orjson"),
     "merging": ("adapters.partitioning codec core events hashing", "numpy orjson"),
-    "timers": ("errors ports settings core hashing pipeline retrying", "numpy orjson"),
+    "turns": ("", ""),
+    "owning": ("codec core customers handing ports publishing user_cache", "numpy"),
+    "timers": ("errors ports settings core hashing owning pipeline retrying", "numpy orjson"),
     "user_cache": ("", ""),
     "customers": ("", "numpy"),
     "profiles": ("codec core", "numpy"),
@@ -68,8 +70,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "candidates": ("core items", "numpy"),
     "pipeline": (
         "admission ports settings candidates customers decisions events codec core handing items"
-        " listing merging offers outbox profiles publishing rejects retrying rotating states"
-        " telemetry user_cache",
+        " listing merging offers outbox owning profiles publishing rejects retrying rotating"
+        " states telemetry turns user_cache",
         "numpy orjson",
     ),
     "relating": (

@@ -1,8 +1,8 @@
 """From aiokafka's fetch buffer to :class:`RawBatch`, without an object and a task per record.
 
 Called by :mod:`.transport` in the consumer's thread. It reads aiokafka's private buffer, so the
-places it touches are all here: ``Fetcher._records``, ``PartitionRecords`` and the fetch waiters.
-Control records and aborted transactions are skipped by aiokafka's own iterator.
+places it touches are all here: ``Fetcher._records``, ``PartitionRecords``, the fetch waiters and
+requests. Control records and aborted transactions are skipped by aiokafka's own iterator.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ Owner = TypeVar("Owner")
 
 BEYOND_END_GRACE_S = 5.0
 SWITCH_INTERVAL_S = 0.001
+FETCHES_APART_S = 0.005
 
 
 def take_turns() -> None:
@@ -43,9 +44,35 @@ def take_turns() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
+class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
+    """Fetches on beside partitions that are full, and not more often than is of use.
+
+    As it is, aiokafka asks a broker for nothing while it has records of one partition that nobody
+    takes, for up to 0.1 s; and at once again after every record that is there, which costs
+    the broker and us more than handling it.
+    """
+
+    async def start(self) -> None:
+        """Connect and join the group."""
+        await super().start()
+        fetcher = self._fetcher
+        fetcher._prefetch_backoff = 0.0
+        fetch = fetcher._proc_fetch_request
+
+        async def fetch_and_rest(*request: Any) -> bool:
+            found: bool = await fetch(*request)
+            if found:
+                for waiter in list(fetcher._fetch_waiters):
+                    fetcher._notify(waiter)
+                await asyncio.sleep(FETCHES_APART_S)
+            return found
+
+        fetcher._proc_fetch_request = fetch_and_rest
+
+
 def new_consumer(group: str, *, brokers: Sequence[str], security: Security, limits: Limits) -> Any:
     """Return an aiokafka consumer of a group that commits nothing and resets nothing by itself."""
-    return aiokafka.AIOKafkaConsumer(
+    return _Consumer(
         client_id=group,
         group_id=group,
         bootstrap_servers=list(brokers),
