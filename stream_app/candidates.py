@@ -28,7 +28,6 @@ _Trend = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 GIVEN = frozenset(SOURCES[s] for s in (CONTENT, EMBEDDING, USER_KNN, SEGMENT, TRENDING))
 TREND_ITEMS = 30  # of a segment that are candidates
 _NEAR = frozenset((USER_KNN, CONTENT, EMBEDDING))  # drawn from what a customer did last
-_SEGMENTS = np.dtype(f"u{4 * SEGMENTS_OF_EVENT}")  # those of one event as one number
 _NOTHING = np.zeros(0, np.int64)
 _ALWAYS = float("inf")
 _TRENDS_MAX = 64
@@ -187,10 +186,11 @@ class Candidates:
 
     def _by_segment(self, segments: NDArray[np.uint32], ts: float) -> Extra:
         """Popularity in each list's segments, shares added up."""
-        whole = np.ascontiguousarray(segments).view(_SEGMENTS).ravel()
-        kinds, at = np.unique(whole, return_inverse=True)
-        of = kinds.view(np.uint32).reshape(len(kinds), -1).tolist()
-        return _repeated([self._shares(tuple(kind), ts) for kind in of], at, SEGMENT)
+        whole = list(map(tuple, segments.tolist()))
+        kinds = sorted(set(whole))
+        places = {kind: at for at, kind in enumerate(kinds)}
+        at = np.array([places[kind] for kind in whole], np.int64)
+        return _repeated([self._shares(kind, ts) for kind in kinds], at, SEGMENT)
 
     def _shares(self, segments: tuple[int, ...], ts: float) -> _Shares:
         """Nodes of what is asked for in any of ``segments``, and their shares of it."""
@@ -304,10 +304,10 @@ def _extra(drawn: Drawn, source: int) -> Extra:
 def _repeated(drawn: list[_Shares], at: NDArray[np.int64], source: int) -> Extra:
     """Each list ``i`` gets the candidates ``drawn[at[i]]``."""
     sizes = np.array([len(nodes) for nodes, _ in drawn], np.int64)
-    firsts = np.cumsum(sizes) - sizes
+    firsts = sizes.cumsum() - sizes
     counts = sizes[at]
     starts = np.zeros(len(at) + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
+    counts.cumsum(out=starts[1:])
     n = int(starts[-1])
     taken = np.repeat(firsts[at] - starts[:-1], counts) + np.arange(n)
     return Extra(

@@ -28,6 +28,12 @@ def customers_of(events: NDArray[np.void]) -> Customers:
     >>> found.ids.tolist(), found.first.tolist(), found.rows.tolist()
     ([2, 9], [1, 0], [1, 0, 1])
     """
-    ids, first, rows = np.unique(events["customer"], return_index=True, return_inverse=True)
+    customers = events["customer"]
+    ids, first = np.unique(customers, return_index=True)
     packed = ids.tobytes()
-    return Customers(ids, [packed[at : at + 8] for at in range(0, len(packed), 8)], first, rows)
+    return Customers(
+        ids,
+        [packed[at : at + 8] for at in range(0, len(packed), 8)],
+        first,
+        ids.searchsorted(customers),
+    )

@@ -62,8 +62,8 @@ class Decisions:
             barred = ((bits & MARKETING > 0) & marketing[arms]) | (bits & PERSONAL > 0)
             arms = np.where(barred & (arms > 0), 1, arms)
         # Rounded, so that the texts of a whole batch are few and come from a table.
-        chances = np.round(users["action_propensity"].astype(np.float64), 3).tolist()
-        values = np.round(users["action_value"].astype(np.float64), 2).tolist()
+        chances = (np.rint(users["action_propensity"].astype(np.float64) * 1e3) / 1e3).tolist()
+        values = (np.rint(users["action_value"].astype(np.float64) * 1e2) / 1e2).tolist()
         return [
             self._text(arm, chance, value)
             for arm, chance, value in zip(arms.tolist(), chances, values, strict=True)

@@ -70,7 +70,7 @@ def pack_transitions(learned: Learned, events: EventBatch, *, source: int) -> li
     assert transitions.dtype == TRANSITION
     names = dict(zip(events.events["item"].tolist(), events.items, strict=True))
     texts = [names[key] for key in dict.fromkeys(transitions["item"].tolist()) if key in names]
-    asked = np.unique(transitions["segment"]).tolist() if events.segments else ()
+    asked = sorted(set(transitions["segment"].ravel().tolist())) if events.segments else ()
     segments = [events.segments[key] for key in asked if key]
     return [encode_transitions(Transitions(source, transitions, texts, snapshots, segments))]
 

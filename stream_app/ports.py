@@ -7,7 +7,7 @@ in-memory ones of :mod:`stream_app.adapters.memory`, kept equal by one contract 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -70,8 +70,7 @@ class RawBatch:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record to produce."""
 
     key: bytes | None
@@ -111,8 +110,7 @@ class Commit:
     outbox: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PublicHash:
+class PublicHash(NamedTuple):
     """A public Redis hash (``rec:<user_id>``), replaced whole unless (version, epoch) is older.
 
     Field ``names[k]`` holds ``values[k]``, besides ``version`` and ``epoch``. Many hashes of a

@@ -20,6 +20,8 @@ class Searches:
 
     def fill(self, events: NDArray[np.void], texts: Sequence[str | None]) -> None:
         """Set ``query`` of the ``(n,) EVENT`` records that are searches for ``texts``."""
+        if texts.count(None) == len(texts):
+            return
         for row in np.flatnonzero(events["kind"] == _SEARCH).tolist():
             hashes = self._vocabulary.hashes([(texts[row] or "")[:CHARS_MAX]], QUERY_MAX)
             events["query"][row, : len(hashes)] = hashes

@@ -9,7 +9,6 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -86,7 +85,7 @@ async def again(space: str, batch: RawBatch) -> None:
     if entry.hashes:
         version = batch.next_offset
         hashes = entry.hashes[: _share(entry.hashes, part)]
-        await store.put_hashes([replace(record, version=version) for record in hashes])
+        await store.put_hashes([record._replace(version=version) for record in hashes])
     if entry.values:
         await store.put_values(entry.values[: _share(entry.values, part)])
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from stream_app.adapters.telemetry import Metrics
@@ -113,7 +112,7 @@ class MeasuredLog(_Measured):
         """See :meth:`stream_app.ports.Log.send`."""
         more = self._headers()
         if more:
-            records = [replace(record, headers=(*record.headers, *more)) for record in records]
+            records = [record._replace(headers=(*record.headers, *more)) for record in records]
         await self._timed("send", self._log.send(topic, partition, records))
         self._metrics.published.add((topic,), len(records))
         if topic == self._dead_letter_topic:

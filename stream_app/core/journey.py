@@ -87,7 +87,7 @@ class Journey:
     def likely_next(self, step_counts: NDArray[np.float64]) -> list[int]:
         """By step, the one that customers most often went to from there."""
         counts = step_counts.copy()
-        np.fill_diagonal(counts, -1.0)
+        counts.flat[:: len(counts) + 1] = -1.0  # not to itself
         likely: list[int] = counts.argmax(axis=1).tolist()  # ties give the lower number
         return likely
 

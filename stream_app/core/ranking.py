@@ -280,7 +280,7 @@ class Ranker:
     def _prepared(self, extra: Extra | None, lists: int) -> Added:
         """``extra`` for the kernels, and a work space that has room for it and for all items."""
         more = added(extra, lists)
-        most = int(np.diff(more.starts).max(initial=0))
+        most = int((more.starts[1:] - more.starts[:-1]).max(initial=0))
         if len(self._work.place) < self.tables.nodes_n or self._added < most:
             self._added = max(self._added, 2 * most)
             self._work = new_work(2 * self.tables.nodes_n, self.tables.model, self._added)

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 def zeroed(n: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
     """``n`` records of zeros."""
-    return np.zeros(n * dtype.itemsize, np.uint8).view(dtype)
+    return np.ndarray(n, dtype, np.zeros(n * dtype.itemsize, np.uint8))
 
 
 def copied(records: NDArray[np.void]) -> NDArray[np.void]:
     """A copy of ``(n,)`` records that stand one after the other, with what pads them."""
-    return records.view(np.uint8).copy().view(records.dtype)
+    return np.ndarray(len(records), records.dtype, bytearray(records.tobytes()))
 
 
 def picked(records: NDArray[np.void], at: NDArray[Any]) -> NDArray[np.void]:
@@ -28,16 +28,23 @@ def picked(records: NDArray[np.void], at: NDArray[Any]) -> NDArray[np.void]:
     >>> picked(users, np.array([2, 0]))["id"].tolist()
     [6, 4]
     """
-    rows: NDArray[np.void] = _whole(records)[at].view(records.dtype)
-    return rows
+    rows = _whole(records)[at]
+    return np.ndarray(len(rows), records.dtype, rows)
 
 
 def together(parts: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
     """``parts``, at least one, all of one kind, one after the other."""
     if len(parts) == 1:
         return parts[0]
-    return np.concatenate([_whole(part) for part in parts]).view(parts[0].dtype)
+    rows = np.concatenate([_whole(part) for part in parts])
+    return np.ndarray(len(rows), parts[0].dtype, rows)
 
 
+def bytes_of(records: NDArray[np.void]) -> NDArray[np.uint8]:
+    """``(n, bytes of one)``: the memory of ``(n,)`` records."""
+    return np.ndarray((len(records), records.dtype.itemsize), np.uint8, records)
+
+
+# Arrays are made from buffers here: ``view`` looks at each field of both types before.
 def _whole(records: NDArray[np.void]) -> NDArray[np.void]:
-    return records.view(np.dtype((np.void, records.dtype.itemsize)))
+    return np.ndarray(len(records), np.dtype((np.void, records.dtype.itemsize)), records)

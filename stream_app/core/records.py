@@ -43,7 +43,7 @@ class Rendered(NamedTuple):
 def texts(values: Sequence[bytes]) -> Texts:
     """Texts that are at hand one by one."""
     sizes = np.fromiter(map(len, values), np.int64, len(values))
-    ends = np.cumsum(sizes)
+    ends = sizes.cumsum()
     return Texts(np.frombuffer(b"".join(values), np.uint8), ends - sizes, ends)
 
 

@@ -25,7 +25,7 @@ from stream_app.core.model import (
     STEPS_MAX,
     VECTOR_MAX,
 )
-from stream_app.core.raw import zeroed
+from stream_app.core.raw import bytes_of, zeroed
 from stream_app.core.revisits import REVISIT_WEIGHTS_N
 from stream_app.core.schema_1 import PARTITION_1, USER_1
 from stream_app.errors import SchemaUnknown
@@ -192,7 +192,7 @@ def encode_users(users: NDArray[np.void], names: Sequence[bytes] | None = None) 
     >>> len(encode_users(state)[0]), encode_users(state, [b"anna"])[0][-4:], USER.itemsize
     (232, b'anna', 1056)
     """
-    full = users.view(np.uint8).reshape(len(users), USER.itemsize)
+    full = bytes_of(users)
     out = np.empty(full.size, np.uint8)
     ends = _trim(full, *_LAYOUT, out)
     packed = out[: ends[-1] if len(ends) else 0].tobytes()
@@ -278,8 +278,7 @@ def unpack_users(
     """Fill ``users[rows]`` from blobs of the given layout; what follows the arrays is left out."""
     sizes = np.array([len(blob) for blob in blobs], np.int64)
     packed = np.frombuffer(b"".join(blobs), np.uint8)
-    full = users.view(np.uint8).reshape(len(users), users.dtype.itemsize)
-    _fill(packed, np.cumsum(sizes) - sizes, rows, *form, full)
+    _fill(packed, sizes.cumsum() - sizes, rows, *form, bytes_of(users))
 
 
 def migrated_users(blobs: Sequence[bytes]) -> NDArray[np.void]:
