@@ -2,8 +2,8 @@
 
 Latency runs from when an event was *due*, so a generator or system that falls behind cannot hide
 it (no coordinated omission). Lists are seen on the topic by a consumer; in Redis, about 150 events
-per second are polled for from when the topic has their list, which the worker writes first. Polling
-for all that is under way, or a client written in Python, would take the core that the worker needs.
+per second are polled for from when the topic has their list: the times in Redis are those when both
+have it. Polling for all that is under way, or clients in Python, would take the worker's core.
 """
 
 import asyncio

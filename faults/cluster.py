@@ -32,6 +32,7 @@ from stream_app.worker import redis_store, topic_specs
 from tests.servers import ApacheKafka, Listener
 
 POLL_S = 0.25
+HANDED_OVER_S = 1.0  # within which what is applied to customers is told to item partitions
 COMPILE_TIMEOUT_S = 600
 SPARE = 2  # Kafka listener of the workers that come and go
 Places = dict[tuple[str, int], int]  # (topic, partition) → offset
@@ -222,10 +223,11 @@ class Cluster:
             await asyncio.sleep(POLL_S)
 
     async def settled(self, *, timeout_s: float) -> dict[tuple[str, int], int]:
-        """Wait until both topics are applied to their ends, which the first makes move."""
+        """Wait until both topics are applied to their ends, which the first moves a bit later."""
         deadline = time.monotonic() + timeout_s
         while True:
             rest = await self.caught_up(await self.ends(), timeout_s=deadline - time.monotonic())
+            await asyncio.sleep(HANDED_OVER_S)
             if rest or not await self.behind(await self.ends()):
                 return rest
 

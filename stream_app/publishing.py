@@ -169,9 +169,10 @@ class Publisher:
         if not messages.hashes:
             return
         topic = self._settings.recommendations_topic
-        # The topic first: what a page reads from Redis has been announced.
-        await self._send(topic, partition, messages.records)
-        await retrying(lambda: self._public.put_hashes(messages.hashes), "writing public lists")
+        await asyncio.gather(
+            self._send(topic, partition, messages.records),
+            retrying(lambda: self._public.put_hashes(messages.hashes), "writing public lists"),
+        )
 
     async def _publish_profiles(self, profiles: Sequence[tuple[str, bytes]]) -> None:
         if profiles:

@@ -150,7 +150,7 @@ class Settings(BaseModel):
     )
 
     relate_linger_s: float = Field(
-        0.5, ge=0, le=60, description="seconds between two merges of an item partition"
+        2.0, ge=0, le=60, description="seconds between two merges of an item partition"
     )
     actions_file: Path | None = Field(None, description="TOML of actions, promotions; default ours")
     experiments_file: Path | None = Field(
