@@ -1,8 +1,8 @@
 """Read event files (CSV, JSONL, gzip) into columns. Called by replay, evaluate and the demo.
 
 Columns: ``user_id`` and/or ``session_id``, ``item_id``, ``event`` (default ``view``), ``ts`` (unix
-seconds), optional ``price, quantity, category, brand, title, channel, region
-(or country), query``; others are ignored.
+seconds or milliseconds, or ISO 8601; without a zone it is UTC), optional ``price, quantity,
+category, brand, title, channel, region (or country), query``; others are ignored.
 Rows are ordered by ``ts``, ties by file order. Rows that cannot be events stay in: the pipeline
 dead-letters them as it would live ones; here they are only counted (``EventTable.problems``).
 """
@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from stream_app.offline.eventformats import (
     read_columns,
 )
 
-synthetic_start_s = 1_700_000_000.0  # any fixed time will do: the result must not depend on today
 milliseconds_from = 1e11  # unix seconds reach this in the year 5138, unix milliseconds did in 1973
 
 # What shops and public data sets call the same event. Keys are compared after ``_spelling``.
@@ -135,29 +135,26 @@ class EventTable:
             yield orjson.dumps(self.row(row))
 
 
-def read_events(path: str | Path, *, synthetic_times: bool = False) -> EventTable:
-    """Read an event file.
+def read_events(path: str | Path) -> EventTable:
+    """Read an event file; raises ``EventFileError`` naming file, line and cure.
 
-    With ``synthetic_times`` the rows are 1 s apart in file order and a ``ts`` column is ignored;
-    without it a row that has no time is an error. Raises ``EventFileError`` naming file, line and
-    cure.
+    A row that has no time is an error.
     """
     path = Path(path)
     columns, lines = read_columns(path)
-    ts = _times(path.name, columns.get("ts"), lines, synthetic=synthetic_times)
+    ts = _times(path.name, columns.get("ts"), lines)
     return _table(path.name, columns, lines, ts)
 
 
-def _times(
-    name: str, column: Column | None, lines: Sequence[int], *, synthetic: bool
-) -> NDArray[np.float64]:
+def _times(name: str, column: Column | None, lines: Sequence[int]) -> NDArray[np.float64]:
     """Unix seconds of every row; raises when one has none."""
-    if synthetic:
-        return synthetic_start_s + np.arange(len(lines), dtype=np.float64)
-    cure = "add unix seconds, or read it with synthetic times (1 s apart in file order)"
+    cure = "write unix seconds or ISO 8601, such as 2026-11-20T10:00:00Z"
     if column is None:
         raise EventFileError(f"{name}, line {lines[0]}: no ts column; {cure}")
     ts, odd = _numbers(column)
+    for row, value in odd.items():
+        ts[row] = _iso_seconds(value)
+    ts = np.where(ts >= milliseconds_from, ts / 1000.0, ts)
     bad = np.flatnonzero(~np.isfinite(ts))
     if len(bad):
         first = int(bad[0])
@@ -166,12 +163,20 @@ def _times(
             f"{name}, line {lines[first]}: ts {value!r} is no time"
             f" ({len(bad)} of {len(ts)} rows); {cure}"
         )
-    if ts.min() >= milliseconds_from:
-        raise EventFileError(
-            f"{name}, line {lines[0]}: ts {column[0]} is not in seconds;"
-            " divide milliseconds by 1000"
-        )
     return ts
+
+
+def _iso_seconds(value: Any) -> float:
+    """Unix seconds of a text, NaN when it is no time; without a zone it is UTC.
+
+    >>> _iso_seconds("2001-09-09T01:46:40Z"), _iso_seconds("2001-09-09 01:46:40 UTC")
+    (1000000000.0, 1000000000.0)
+    """
+    try:
+        time = datetime.fromisoformat(value.strip().removesuffix(" UTC"))
+    except (AttributeError, ValueError):
+        return math.nan
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def _numbers(column: Column) -> tuple[NDArray[np.float64], dict[int, Any]]:
