@@ -137,6 +137,7 @@ class EventDecoder:
     def decode(self, batch: RawBatch) -> EventBatch:
         """Events and rejects of ``batch``, both in offset order; never raises for bad input."""
         foreign, ignored = self.formats.foreign(batch.headers), 0
+        rows: Sequence[int]
         if foreign:
             parsed, rows, rejects, ignored = self._parse_foreign(batch)
         else:
@@ -144,12 +145,15 @@ class EventDecoder:
         # All of a clean batch is checked at once; only suspects are looked at one by one.
         columns = columns_of(parsed)
         suspects = self._suspects(columns, rows, batch.timestamps_ms)
+        dropped = set()
         for at in reversed(suspects):
             reason = self._problem(parsed[at], batch.timestamps_ms[rows[at]])
             if reason is not None:
                 rejects.append(Reject(rows[at], *reason))
-                if not foreign:
-                    del parsed[at], rows[at]
+                dropped.add(at)
+        if dropped and not foreign:
+            parsed = [event for at, event in enumerate(parsed) if at not in dropped]
+            rows = [row for at, row in enumerate(rows) if at not in dropped]
         if foreign and rejects:  # a record is good or bad as a whole, however many events it has
             rejects = list(
                 {reject.row: reject for reject in sorted(rejects, reverse=True)}.values()
@@ -174,7 +178,7 @@ class EventDecoder:
             return []
         kind = np.array(list(map(_KIND_OR_NONE.__getitem__, columns.event)))
         ts = np.array(columns.ts, np.float64)  # not a number where there is none
-        record_ms = np.array(timestamps_ms, np.float64)[rows]
+        record_ms = _of_rows(timestamps_ms, rows, np.float64)
         latest = np.where(record_ms > 0, record_ms / 1000.0 + self._future_s, _TS_MAX)
         bad = (kind < 0) | ~((ts >= _TS_MIN) & (ts <= latest)) | (kind >= _INTERNAL_FROM)
         bad |= missing(columns.user_id) & missing(columns.session_id)
@@ -200,12 +204,15 @@ class EventDecoder:
             return set()
         return {value for value in ids if not self._good_id(value)}
 
-    def _parse(self, values: Sequence[bytes | None]) -> tuple[list[Event], list[int], list[Reject]]:
+    def _parse(
+        self, values: Sequence[bytes | None]
+    ) -> tuple[list[Event], Sequence[int], list[Reject]]:
+        """All of a good batch has a range of rows."""
         try:
             if max(map(len, values), default=0) <= self._bytes_max:  # type: ignore[arg-type]
                 # Plain ASCII cannot hide broken text in the fields that are skipped.
                 decode = _decode_ascii if b"".join(values).isascii() else _decode  # type: ignore[arg-type]
-                return list(map(decode, values)), list(range(len(values))), []  # type: ignore[arg-type]
+                return list(map(decode, values)), range(len(values)), []  # type: ignore[arg-type]
         except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError):
             pass  # find out which ones, below
         parsed: list[Event] = []
@@ -307,13 +314,13 @@ class EventDecoder:
         events = zeroed(len(good), EVENT)
         if not good:
             return EventBatch(events, [], [], rejects, np.zeros(0), {}, {}, good, ignored)
-        record_ms = np.array(batch.timestamps_ms, np.float64)[rows]
+        record_ms = _of_rows(batch.timestamps_ms, rows, np.float64)
         hashes, customers = _customers(columns, events)
         events["customer"] = hashes
         items = texts_of(columns.item_id)
         events["item"] = self._item_hashes(items)
         events["ts"] = columns.ts
-        events["offset"] = np.array(batch.offsets, np.int64)[rows]
+        events["offset"] = _of_rows(batch.offsets, rows, np.int64)
         events["kind"] = list(map(_KIND_OR_NONE.__getitem__, columns.event))
         units = numbers_of(columns.quantity, 1.0)
         events["value"] = numbers_of(columns.price, 0.0) * units
@@ -363,6 +370,12 @@ class EventDecoder:
             fresh = list(asked)
         known.update({text: stable_hash(text) if text else 0 for text in fresh})
         return list(map(known.__getitem__, texts))
+
+
+def _of_rows(values: Sequence[int], rows: Sequence[int], dtype: Any) -> NDArray[Any]:
+    """``values`` of records by event, whose ``rows`` are a range where each record is one."""
+    every = np.array(values, dtype)
+    return every if isinstance(rows, range) else every[rows]
 
 
 def _customers(columns: Any, events: NDArray[np.void]) -> tuple[list[int], list[str]]:

@@ -289,8 +289,7 @@ class Relate:
         ``nodes`` and ``mine`` are what loading found.
         """
         tables, rows = self._items.tables, fresh.rows
-        for message in messages:
-            self._items.learn_names(message.names)
+        self._items.learn_names([name for message in messages for name in message.names])
         at = fresh.nodes_of_rows(nodes)
         owner = {"partition": partition, "partitions": self._partitions}
         tables.ensure_rows(mine)

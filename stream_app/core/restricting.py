@@ -168,7 +168,11 @@ def restrict(
             t = place_of(work.place, node, seeds[k], n) if seeds[k] >= 0 else n
             if t < n:
                 score[t] += np.float32(_LEAST * (k + 1))
-    if kind.out != 0 or kind.relation != 0 or kind.only == CART_ONLY or price_max > 0.0:
+    own = (kind.out & OUT_CART != 0 and user.cart_n > 0) or (
+        kind.out & OUT_BOUGHT != 0 and user.bought_n > 0
+    )
+    # Else nobody is out: not worth a look at each.
+    if own or kind.only == CART_ONLY or category != 0 or price_max > 0.0:
         for t in range(n):
             if score[t] > np.float32(0.0) and _is_out(
                 kind, catalog, user, nodes[node[t]].id, category, top, price_max
