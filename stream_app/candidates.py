@@ -15,6 +15,7 @@ from stream_app.core.catalog import Catalog
 from stream_app.core.content import ContentIndex
 from stream_app.core.drawing import NEAR_ITEMS, Drawn, draw_near, find_contexts, new_drawn
 from stream_app.core.embeddings import EmbeddingIndex
+from stream_app.core.jit import one_layout
 from stream_app.core.list_kinds import HOME, KINDS_OF_LISTS, SEARCH, drawn_from
 from stream_app.core.model import CONTEXT_MAX, SEGMENTS_OF_EVENT
 from stream_app.core.neighbourhood import KNN_MAX, SNAPSHOT_ITEMS, draw_user_knn
@@ -95,7 +96,9 @@ class Candidates:
         ]
         if not _NEAR.isdisjoint(drawing):
             ids = np.zeros((len(rows), CONTEXT_MAX), np.uint64)
-            find_contexts(users, rows, KINDS_OF_LISTS["anchor"][lists], self._recent, ids)
+            find_contexts(
+                users, one_layout(rows), KINDS_OF_LISTS["anchor"][lists], self._recent, ids
+            )
             contexts = tables.lookup(ids.ravel()).reshape(ids.shape)
         now = float(ts.max())
         parts = []
@@ -233,7 +236,7 @@ class Candidates:
         tables = self._items.tables
         out = new_drawn(len(contexts), contexts.shape[1] * near.shape[2])
         draw_near(
-            contexts,
+            one_layout(contexts),
             near,
             values,
             tables.nodes,

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.chance import uniform
 from stream_app.core.insight_fields import CHURN, IN_SESSION, IN_WEEK, NEXT_EVENT
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import copy_into, kernel, signed
 from stream_app.core.model import KIND
 from stream_app.core.moments import (
     CLASS_OF_KIND,
@@ -172,7 +172,7 @@ def _settle_weeks(user: Row, mind: Row, now: float, scratch: Scratch) -> None:
         bought = user.week_bought > 0
         _learn_label(mind, IN_WEEK, user.week_codes, user.week_p, bought, user.week_n, now, scratch)
     else:
-        user.ripe_codes[:] = user.week_codes
+        copy_into(user.ripe_codes, user.week_codes)
         user.ripe_p, user.ripe_ts, user.ripe_n = user.week_p, user.week_ts, user.week_n
         user.ripe_bought = 0
         user.ripe_on = CODES_MAX
@@ -223,7 +223,7 @@ def settle(
     pause = now - user.last_ts
     if user.events > 0 and user.churned == 0 and (new_session or pause > churn_after_s):
         # The state since the session's end is the state at its end: the moment needs no keeping.
-        item = 0
+        item: Any = np.uint64(0)  # of the ids' type: with an int, both would be floats in numba
         if user.ring_n > 0:
             item = user.ring_item[signed(user.ring_n) - 1]
         show_moment(user, mind, user.last_ts, item, scratch.codes)
@@ -325,7 +325,7 @@ def foresee(user: Row, mind: Row, event: Row, scratch: Scratch) -> bool:
     user.moment_n = min(signed(user.moment_n) + 1, 65535)
     if uniform(user.id, event.offset, 0) * float(user.moment_n) >= 1.0 and user.moment_on > 0:
         return False
-    user.moment_codes[:] = scratch.codes
+    copy_into(user.moment_codes, scratch.codes)
     user.moment_p = user.p_session
     user.moment_value = 0.0
     user.moment_bought = 0
@@ -341,7 +341,7 @@ def _sample_week(user: Row, event: Row, scratch: Scratch) -> None:
     user.week_n = n
     if uniform(user.id, event.offset, 1) * float(n) >= 1.0:
         return
-    user.week_codes[:] = scratch.codes
+    copy_into(user.week_codes, scratch.codes)
     user.week_p = user.p_week
     user.week_ts = np.uint32(event.ts)
     user.week_bought = 0
@@ -351,7 +351,7 @@ def _sample_week(user: Row, event: Row, scratch: Scratch) -> None:
 @kernel
 def predict_now(user: Row, mind: Row, ts: float, scratch: Scratch) -> None:
     """Predict without an event: as of ``ts``, about the last item."""
-    item = 0
+    item: Any = np.uint64(0)
     if user.ring_n > 0:
         item = user.ring_item[signed(user.ring_n) - 1]
     show_moment(user, mind, ts, item, scratch.codes)

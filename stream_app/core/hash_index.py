@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.item_index import lookup_ids
-from stream_app.core.jit import kernel
+from stream_app.core.jit import kernel, one_layout
 
 
 @kernel
@@ -39,7 +39,7 @@ class HashIndex:
     def rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """``(n,)`` rows of ``(n,)`` ids, -1 where there is none."""
         out = np.empty(len(ids), np.int64)
-        lookup_ids(self.keys, self.slots, ids, out)
+        lookup_ids(self.keys, self.slots, one_layout(ids), out)
         return out
 
     def add(self, ids: NDArray[np.uint64], rows: NDArray[np.int64]) -> None:

@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel
+from stream_app.core.jit import kernel, one_layout
 from stream_app.core.model import STEPS_MAX, Model
 from stream_app.core.scoring import EXPLORATION, POPULAR, REPEAT, RETURN, SOURCES, SOURCES_N
 from stream_app.errors import ConfigurationError, SchemaUnknown
@@ -223,4 +223,4 @@ def learn_blend(
     ``prior (SOURCES_N,)`` sums to 1. An item that no source had among its candidates says nothing.
     """
     # No defaults in kernels: numba takes milliseconds to look up a call that leaves some out.
-    return _learn_blend(blend, steps, given, prior, rate, share)
+    return _learn_blend(blend, one_layout(steps), given, prior, rate, share)

@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -14,6 +15,8 @@ try:
     _PLAIN = bool(getattr(config, "DISABLE_JIT", False))
 except ImportError:  # pragma: no cover - a dependency; the plain path is tested without JIT
     _PLAIN = True
+if not _PLAIN:
+    from stream_app.core.linking import Kernel
 
 
 def _get_field(record: Any, name: str) -> Any:
@@ -54,7 +57,8 @@ def kernel(function: Function) -> Function:
     by side in vector registers.
     """
     if not _PLAIN:
-        return cast(Function, njit(cache=True, nogil=True, error_model="numpy")(function))
+        options = {"nopython": True, "nogil": True, "error_model": "numpy"}
+        return cast(Function, Kernel(function, targetoptions={**options, "no_cfunc_wrapper": True}))
 
     @wraps(function)
     def plain(*args: Any) -> Any:
@@ -72,6 +76,18 @@ def inlined(function: Function) -> Function:
     if not _PLAIN:
         return cast(Function, njit(inline="always", error_model="numpy")(function))
     return function
+
+
+def one_layout(array: NDArray[Any]) -> NDArray[Any]:
+    """``array``, or a copy of it, contiguous and writable: else a kernel is compiled once more."""
+    return np.require(array, requirements=["C", "W"])
+
+
+@kernel
+def copy_into(to: Any, values: Any) -> None:
+    """``to[k] = values[k]`` for all k; ``to[:] = values`` would be ten times the code."""
+    for k in range(len(values)):
+        to[k] = values[k]
 
 
 @kernel

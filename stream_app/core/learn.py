@@ -42,7 +42,7 @@ from stream_app.core.internal import (
     new_exchange,
     take_internal,
 )
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import copy_into, kernel, signed
 from stream_app.core.journey import Plan, pass_time, take_step
 from stream_app.core.model import (
     INTERNAL,
@@ -201,7 +201,7 @@ def _retract(user: Row, event: Row, weight: float, out: NDArray[np.void], n: int
             out[n].ts = float(user.ring_ts[k])
             out[n].offset = event.offset
             out[n].weight = weight
-            out[n].segment[:] = event.segment
+            copy_into(out[n].segment, event.segment)
             user.ring_kind[k] = _VIEW | (user.ring_kind[k] & FIRST_OF_SESSION)  # taken back once
             return n + 1
     return n
@@ -218,7 +218,7 @@ def _transition(user: Row, event: Row, weight: float, out: Row) -> None:
     out.ts = event.ts
     out.offset = event.offset
     out.weight = weight
-    out.segment[:] = event.segment
+    copy_into(out.segment, event.segment)
 
 
 @kernel

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.bounded import index_of
 from stream_app.core.customer import Row, add_to_vector, decay_vector
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import copy_into, kernel, signed
 from stream_app.core.model import RING_MAX, Model
 
 
@@ -111,7 +111,7 @@ def merge_customers(user: Row, other: Row, model: Model) -> None:
     )
     if other.query_n > 0 and (later or (same and user.query_n == 0)):
         user.query_n = other.query_n
-        user.query_word[:] = other.query_word
+        copy_into(user.query_word, other.query_word)
     last_ts = max(user.last_ts, other.last_ts)
     decay_vector(user, last_ts - user.last_ts, model.vector_half_life_s)
     decay_vector(other, last_ts - other.last_ts, model.vector_half_life_s)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.item_index import find
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import copy_into, kernel, signed
 from stream_app.core.model import CONTEXT_MAX
 
 SNAPSHOT_ITEMS = 6
@@ -111,8 +111,8 @@ def _remember_fan(fans: NDArray[np.void], n: int, fan: Row) -> int:
             fans[k] = fans[k + 1]
         n -= 1
     if fan.rating[0] > 0:
-        fans[n].item[:] = fan.item
-        fans[n].rating[:] = fan.rating
+        copy_into(fans[n].item, fan.item)
+        copy_into(fans[n].rating, fan.rating)
         fans[n].customer, fans[n].ts = fan.customer, fan.ts
         n += 1
     return n

@@ -10,7 +10,7 @@ from stream_app.core.candidates import context_of, gather
 from stream_app.core.catalog import CatalogView
 from stream_app.core.explaining import Parts, new_parts, take_apart
 from stream_app.core.hybrid import ASLEEP, ranking_weights
-from stream_app.core.jit import kernel
+from stream_app.core.jit import kernel, one_layout
 from stream_app.core.list_kinds import KINDS_OF_LISTS, LISTS, POPULAR_SEEDS, sizes
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 from stream_app.core.probing import probe_batch
@@ -193,11 +193,11 @@ class Ranker:
             tables.keys,
             tables.slots,
             users,
-            rows,
-            which,
+            one_layout(rows),
+            one_layout(which),
             KINDS_OF_LISTS,
             sizes(k),
-            ts,
+            one_layout(ts),
             tables.growths(ts),
             partition,
             popular.nodes,

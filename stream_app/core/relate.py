@@ -7,7 +7,7 @@ to" (forward) and "came from" (backward), under forward decay (Cormode et al. 20
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import kernel, one_layout, signed
 from stream_app.core.model import PREVIOUS_MAX, Model
 from stream_app.core.neighbourhood import merge_snapshots
 from stream_app.core.tables import ItemTables
@@ -163,7 +163,7 @@ def relate(
     distance = np.arange(1.0, PREVIOUS_MAX + 1.0) ** -model.distance_power
     steps = 16.0
     merge_transitions(
-        transitions,
+        one_layout(transitions),
         at,
         np.uint64(partition),
         np.uint64(partitions),
@@ -185,7 +185,7 @@ def relate_snapshots(
 ) -> None:
     """Tell the partition's items about customers; their tables must be in memory and known."""
     merge_snapshots(
-        snapshots,
+        one_layout(snapshots),
         partition,
         partitions,
         tables.keys,

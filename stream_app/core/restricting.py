@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stream_app.core.bounded import index_of
 from stream_app.core.catalog import CatalogView
 from stream_app.core.item_index import find
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import copy_into, kernel, signed
 from stream_app.core.list_kinds import (
     ANCHOR_SEEDS,
     CART_ONLY,
@@ -51,7 +51,7 @@ def seeds_of(
     n = 0
     if kind.seeds == ANCHOR_SEEDS:
         n = len(anchors)
-        seeds[:n] = anchors
+        copy_into(seeds, anchors)
     elif kind.seeds == CART_SEEDS:
         n = signed(user.cart_n)
         for k in range(n):

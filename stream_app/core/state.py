@@ -14,7 +14,7 @@ from stream_app.core.insight_fields import (
     USER_FIELDS,
     start_insight,
 )
-from stream_app.core.jit import kernel
+from stream_app.core.jit import copy_into, kernel
 from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
@@ -150,12 +150,12 @@ def _trim(
     ends = np.zeros(len(full), np.int64)
     at = 0
     for u in range(len(full)):
-        out[at : at + header] = full[u, :header]
+        copy_into(out[at:], full[u, :header])
         at += header
         for f in range(len(arrays)):
             start = arrays[f, 0]
             size = arrays[f, 1] * full[u, arrays[f, 2]]
-            out[at : at + size] = full[u, start : start + size]
+            copy_into(out[at:], full[u, start : start + size])
             at += size
         ends[u] = at
     return ends
@@ -173,12 +173,12 @@ def _fill(
     for i in range(len(rows)):
         u = rows[i]
         at = starts[i]
-        full[u, :header] = packed[at : at + header]
+        copy_into(full[u], packed[at : at + header])
         at += header
         for f in range(len(arrays)):
             start = arrays[f, 0]
             size = arrays[f, 1] * full[u, arrays[f, 2]]
-            full[u, start : start + size] = packed[at : at + size]
+            copy_into(full[u, start:], packed[at : at + size])
             at += size
 
 

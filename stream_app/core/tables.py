@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.item_index import NODE, ensure_ids, lookup_ids, reinsert_all, select_stale
 from stream_app.core.item_names import ItemNames
-from stream_app.core.jit import kernel
+from stream_app.core.jit import kernel, one_layout
 from stream_app.core.landmarks import (
     GROWTH_STEPS_MAX,
     factor_of,
@@ -171,7 +171,7 @@ class ItemTables:
     def lookup(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """``(n,)`` nodes of ``(n,)`` ids, -1 where there is none."""
         out = np.empty(len(ids), np.int64)
-        lookup_ids(self.keys, self.slots, ids, out)
+        lookup_ids(self.keys, self.slots, one_layout(ids), out)
         return out
 
     def full(self) -> bool:

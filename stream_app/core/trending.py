@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import kernel, one_layout, signed
 from stream_app.core.landmarks import factor_of, growth_of, landmark_of
 from stream_app.core.model import LANDMARK_HALF_LIVES, SEGMENTS_OF_EVENT, Model
 from stream_app.errors import SchemaUnknown
@@ -167,7 +167,7 @@ class SegmentCounts:
             return
         self._advance(float(transitions["ts"].max()))
         count_events(
-            transitions,
+            one_layout(transitions),
             partition,
             partitions,
             self.model.trend_long_s,
