@@ -87,7 +87,7 @@ class Journey:
     def likely_next(self, step_counts: NDArray[np.float64]) -> list[int]:
         """By step, the one that customers most often went to from there."""
         counts = step_counts.copy()
-        counts.flat[:: len(counts) + 1] = -1.0  # not to itself
+        counts.reshape(-1)[:: len(counts) + 1] = -1.0  # not to itself
         likely: list[int] = counts.argmax(axis=1).tolist()  # ties give the lower number
         return likely
 

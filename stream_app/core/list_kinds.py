@@ -163,8 +163,9 @@ _NEEDS: dict[int, set[str]] = {
 _DRAWN = np.ascontiguousarray((KINDS_OF_LISTS["sources"] > 0.0).T)
 # Kinds drawn from more than what a customer did last and has in the cart.
 _FROM_MORE = [
-    (KINDS_OF_LISTS["anchor"] == anchor, name)
+    (kind, name)
     for anchor, name in ((BOUGHT, "bought_item"), (INTERESTS, "vector_item"))
+    for kind in np.flatnonzero(KINDS_OF_LISTS["anchor"] == anchor).tolist()
 ]
 
 
@@ -187,9 +188,8 @@ def drawn_from(source: int, which: NDArray[np.uint8]) -> NDArray[np.int64]:
 def own_items(users: NDArray[np.void], lists: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Ids, 0 among them, of what the lists ``(steps, lists)`` of ``users (n,)`` are drawn from."""
     parts = [users["ring_item"].ravel(), users["cart_item"].ravel()]
-    for kinds, name in _FROM_MORE:
-        steps = np.asarray(lists[:, kinds].any(axis=1))
-        having = np.flatnonzero(steps[users["step"]])
+    for kind, name in _FROM_MORE:
+        having = lists[:, kind][users["step"]].nonzero()[0]
         if len(having):
             parts.append(users[name][having].ravel())
     return np.concatenate(parts)
