@@ -12,7 +12,6 @@ from stream_app.adapters.transport import add_stage, make_app
 from stream_app.commands import register
 from stream_app.errors import WorkerStuck
 from stream_app.health import Health
-from stream_app.kernel_cache import nothing_compiled
 from stream_app.log_floods import hold_back
 from stream_app.logs import logging_config
 from stream_app.memory_watch import memory_warnings
@@ -109,8 +108,7 @@ async def prepare() -> None:
     """Have every kernel ready before the worker joins its group; other commands need none."""
     await asyncio.to_thread(worker.prepare)
     hold_back("aiokafka")
-    if nothing_compiled():
-        log.info("compiling kernels, which takes minutes at the first start, then seconds")
+    log.info("preparing kernels: minutes where they must be compiled first, else seconds")
     log.info("kernels ready after %.1f s", await asyncio.to_thread(warm_up, settings))
     # A batch makes and drops tens of thousands of objects, none of them in cycles; what was loaded
     # so far stays for good. Collecting less often spares the worker going through its caches.

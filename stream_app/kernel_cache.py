@@ -9,12 +9,6 @@ from pathlib import Path
 VARIABLE = "NUMBA_CACHE_DIR"
 
 
-def nothing_compiled() -> bool:
-    """Whether the kernels of this source are all to be compiled yet."""
-    folder = Path(os.environ.get(VARIABLE, ""))
-    return not (folder.is_dir() and any(folder.iterdir()))
-
-
 def choose_kernel_cache() -> None:
     """Point numba at a directory of this very source code, unless the operator chose one.
 
