@@ -48,7 +48,7 @@ REASONS = {
     "bad_number": "a number is negative, not finite, or out of range",
     "bad_internal": "an internal record of this application is malformed, or lies in the future",
 }
-_NEEDS_ITEM = frozenset(KINDS) - {
+NEEDS_ITEM = frozenset(KINDS) - {
     "impression",
     "search",
     "begin_checkout",
@@ -58,7 +58,7 @@ _NEEDS_ITEM = frozenset(KINDS) - {
     "erase",
     *INTERNAL,
 }
-_KIND_NEEDS_ITEM = np.array([kind in _NEEDS_ITEM for kind in KINDS])
+_KIND_NEEDS_ITEM = np.array([kind in NEEDS_ITEM for kind in KINDS])
 _TS_MIN = 946_684_800.0  # 2000-01-01
 _TS_MAX = 4_102_444_800.0  # 2100-01-01, where the record itself has no time
 _NUMBER_MAX = 1e9
@@ -267,7 +267,7 @@ class EventDecoder:
             return "absurd_time", f"ts={ts:.17g}{hint}"
         if event.user_id is None and event.session_id is None:
             return "missing_customer", REASONS["missing_customer"]
-        if event.item_id is None and kind in _NEEDS_ITEM:
+        if event.item_id is None and kind in NEEDS_ITEM:
             return "missing_item", kind
         for name in ("user_id", "session_id", "item_id", "event_id"):
             value = getattr(event, name)

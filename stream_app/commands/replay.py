@@ -38,15 +38,21 @@ def register(app: Any, settings: Settings) -> None:
         """Send the events of FILE (also .gz) to the clickstream topic."""
         path = Path(file)
         events: Recorded
-        ignored = 0
+        ignored, problems = 0, {}
         if file_format == OWN:
-            events = _Table(read_events(path))
+            table = read_events(path)
+            events, problems = _Table(table), dict(table.problems)
         else:
             events = read_lines(path, file_format)
             ignored = events.ignored
         seconds = await _replay(settings, events, speed)
-        done = {"sent": len(events), "ignored": ignored, "seconds": round(seconds, 3)}
-        plain(orjson.dumps(done).decode())
+        if problems:
+            console.print(
+                "rows with problems were sent, too: what is no event goes on to"
+                f" {settings.dead_letter_topic}, with the reason (`dlq list`)"
+            )
+        done = {"sent": len(events), "ignored": ignored, "problems": problems}
+        plain(orjson.dumps({**done, "seconds": round(seconds, 3)}).decode())
 
     app.command(
         click.argument("file"),

@@ -4,7 +4,7 @@ Columns: ``user_id`` and/or ``session_id``, ``item_id``, ``event`` (default ``vi
 seconds or milliseconds, or ISO 8601; without a zone it is UTC), optional ``price, quantity,
 category, brand, title, channel, region (or country), query``; others are ignored.
 Rows are ordered by ``ts``, ties by file order. Rows that cannot be events stay in: the pipeline
-dead-letters them as it would live ones; here they are only counted (``EventTable.problems``).
+dead-letters them as it would live ones; here they are counted (``EventTable.problems``).
 """
 
 import math
@@ -20,6 +20,7 @@ import orjson
 from numpy.typing import NDArray
 
 from stream_app.errors import EventFileError
+from stream_app.events import NEEDS_ITEM
 from stream_app.offline.eventformats import (
     ID_COLUMNS,
     NUMBER_COLUMNS,
@@ -251,7 +252,10 @@ def _table(
     nobody = sum(1 for u, s in zip(ids["user_id"], ids["session_id"], strict=True) if not (u or s))
     problems = Counter(
         no_user_or_session=nobody,
-        no_item=ids["item_id"].count(None),
+        no_item=sum(
+            item is None and kind in NEEDS_ITEM
+            for item, kind in zip(ids["item_id"], event, strict=True)
+        ),
         unknown_event=sum(c for e, c in Counter(event).items() if e not in EVENT_TYPES),
         not_a_number=len(odd),
     )

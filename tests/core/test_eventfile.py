@@ -90,7 +90,7 @@ def test_event_names_of_other_shops_are_understood(
 def test_rows_that_are_no_events_are_counted_and_emitted_as_they_are(tmp_path: Path) -> None:
     text = (
         "user_id,session_id,item_id,event,ts,price,quantity\n"
-        ",,a,view,1,,\nu,,,view,2,,\nu,,b,teleport,3,cheap,\nu,,c,view,4,nan,2\nu\n"
+        ",,a,view,1,,\nu,,,view,2,,\nu,,b,teleport,3,cheap,\nu,,c,view,4,nan,2\nu,,,search,5,,\nu\n"
     ).removesuffix("u\n")
     table = read_events(write(tmp_path / "e.csv", text))
     assert dict(table.problems) == {
