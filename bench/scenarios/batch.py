@@ -179,11 +179,12 @@ def _batch(topic: str, partition: int, first: int, values: Sequence[bytes | None
 
 async def _measure(warm: int, counts: Mapping[int, int]) -> list[dict[str, Any]]:
     # Partitions get more or less of the load: there is some to spare.
-    bench = _Bench(warm + 2 * sum(size * n for size, n in counts.items()))
+    bench = _Bench(2 * (warm + sum(size * n for size, n in counts.items())))
     await bench.assign()
-    for _ in range(-(-warm // (PARTITIONS * WARM_BATCH))):
+    first = min(WARM_BATCH, -(-warm // PARTITIONS))
+    for _ in range(-(-warm // (PARTITIONS * first))):
         for p in range(PARTITIONS):
-            await bench.learn(p, WARM_BATCH)
+            await bench.learn(p, first)
         await bench.follow(keep=False)
     rows = []
     for size, n in counts.items():
@@ -192,7 +193,7 @@ async def _measure(warm: int, counts: Mapping[int, int]) -> list[dict[str, Any]]
         for k in range(n):
             await bench.learn(k % PARTITIONS, size)
             learned.append(bench.laps.batches.pop())
-            if k % PARTITIONS == PARTITIONS - 1:
+            if k % PARTITIONS == PARTITIONS - 1 or k == n - 1:
                 await bench.follow(keep=True)
         rows.append(_row("LEARN", size, learned))
         bench.laps.batches.clear()

@@ -17,6 +17,7 @@ from bench.options import Options
 from bench.progress import Counts
 from bench.report import PAGE
 from bench.scenarios import DEFAULT, ON_DEMAND, codec
+from bench.scenarios import batch as small
 
 ROOT = Path(__file__).parents[2]
 MARKER = re.compile(r"<!-- begin (\w+) -->")
@@ -50,6 +51,14 @@ def test_the_last_line_is_one_json_object(tmp_path: Path) -> None:
     record = orjson.loads((tmp_path / "results" / "codec.json").read_bytes())
     assert record["machine"]["cores"] >= 1
     assert record["machine"]["python"]
+
+
+def test_a_batch_is_measured_by_stage_and_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small, "BATCHES", {1: 8, 16: 8})
+    result = small.run(Options(scale=0.01))
+    assert {"LEARN of 1, us", "LEARN of 16, us", "RELATE of 1, us"} <= set(result.summary)
+    learn = next(row for row in result.rows if row["batch"] == "LEARN of 16")
+    assert learn["us_per_batch"] >= learn["score"] > 0
 
 
 def test_the_same_load_is_the_same_bytes() -> None:
