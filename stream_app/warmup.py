@@ -4,16 +4,18 @@ import asyncio
 import threading
 import time
 
+import numpy as np
 import orjson
 
 from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
-from stream_app.composition import compose
+from stream_app.composition import Stages, compose
 from stream_app.core.catalog import CatalogItem
 from stream_app.core.model import KINDS
 from stream_app.ports import RawBatch
 from stream_app.settings import Settings
 
 _TS = 1_700_000_000.0
+_EVENTS = 100
 
 
 def warm_up(settings: Settings) -> float:
@@ -40,7 +42,7 @@ async def _run(settings: Settings) -> None:
     one = {"clickstream_partitions": 1, "cooccurrence_partitions": 1}
     settings = settings.model_copy(update=one)
     store, log = MemoryStore(), MemoryLog()
-    for first in (0, 100):  # the second worker reads what the first one wrote
+    for first in (0, _EVENTS + 3):  # the second worker reads what the first one wrote
         stages = compose(settings, store=store, public=MemoryPublic(), log=log, clock=time.time)
         await stages.learn.assign(0)
         await stages.relate.assign(0)
@@ -48,20 +50,31 @@ async def _run(settings: Settings) -> None:
             [CatalogItem("1", title="shoe", stock=0.0), CatalogItem("2", title="shoe")]
         )
         stages.withdraw.follow(stages.learn)
-        values = [_event(k) for k in range(first, first + 100)]
-        await stages.learn.process(_batch(settings.clickstream_topic, first, values))
-        await stages.relate.process(log.drain(settings.cooccurrence_topic, 0))
-        await stages.relate.refresh()
+        many = [_event(k) for k in range(first, first + _EVENTS)]
+        await _happen(stages, settings, log, first, many)
+        for k, kind in enumerate(("search", "view", "purchase"), first + _EVENTS):
+            await _happen(stages, settings, log, k, [_event(k, kind)])  # one customer, one list
         stages.withdraw.gone(stages.catalog.ids[:1])
         await stages.withdraw.step()
+        tables = stages.items.tables
+        tables.ensure(np.arange(1, len(tables.keys), dtype=np.uint64))  # their index grows
 
 
-def _event(k: int) -> bytes:
+async def _happen(
+    stages: Stages, settings: Settings, log: MemoryLog, first: int, values: list[bytes]
+) -> None:
+    """A batch, through both stages."""
+    await stages.learn.process(_batch(settings.clickstream_topic, first, values))
+    await stages.relate.process(log.drain(settings.cooccurrence_topic, 0))
+    await stages.relate.refresh()
+
+
+def _event(k: int, kind: str | None = None) -> bytes:
     return orjson.dumps(
         {
-            "event": KINDS[k % len(KINDS)],
+            "event": kind or KINDS[k % len(KINDS)],
             "event_id": k,
-            "user_id": k // len(KINDS) % 3,
+            "user_id": 0 if kind else k // len(KINDS) % 3,
             "item_id": k * 7 % 10,
             "query": "shoe",
             "price": 1.0,

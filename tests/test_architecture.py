@@ -140,7 +140,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "reference": ("settings", "pydantic"),
     "reader": ("pseudonyms errors hashing", "msgspec"),
     "contracts": ("audience catalog_wire core reader settings wire worker", "msgspec orjson"),
-    "warmup": ("ports settings composition core adapters.memory", "orjson"),
+    "warmup": ("ports settings composition core adapters.memory", "numpy orjson"),
     "commands": ("*", "click numpy orjson rich"),
     "offline": (
         "errors ports settings events candidates codec core hashing journeys composition"

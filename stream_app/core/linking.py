@@ -29,6 +29,13 @@ class _Part(JITCodeLibrary):  # type: ignore[misc]
     def codegen(self) -> Any:
         return _NoMachineCode
 
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+        for function in ll_module.functions:
+            if not function.is_declaration:  # numba also prepares to optimise those, at length
+                passes, builder = self._codegen._function_pass_manager()
+                passes.run(function, builder)
+
     def _optimize_final_module(self) -> None:
         return None
 

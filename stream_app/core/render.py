@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import kernel, one_layout, signed
 from stream_app.core.scoring import SOURCES
 
 Bytes = NDArray[np.uint8]
@@ -95,8 +95,19 @@ def listed(
 ) -> Listed:
     """What the kernels need, from what callers have."""
     phrases = (_ITEM, _SCORE, _REASON, _BECAUSE, _END, _PLAIN_END)
-    arrays = (names, starts, sizes, nodes, counts, scores, sources, because)
-    return Listed(*arrays, phrases, _SOURCE_TEXT, _SOURCE_ENDS)
+    return Listed(
+        one_layout(names),
+        one_layout(starts),
+        one_layout(sizes),
+        one_layout(nodes),
+        one_layout(counts),
+        one_layout(scores),
+        one_layout(sources),
+        one_layout(because),
+        phrases,
+        _SOURCE_TEXT,
+        _SOURCE_ENDS,
+    )
 
 
 @kernel
