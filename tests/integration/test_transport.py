@@ -182,7 +182,7 @@ async def test_records_arrive_once_in_order_in_batches_within_the_limit(
 
 async def test_kill_in_the_middle_leaves_no_gap_and_nothing_doubled(bench: Bench) -> None:
     await bench.send(0, range(4_000))
-    worker = bench.start(delay_s=0.05)
+    worker = bench.start(delay_s=0.1, batch_records_max=100)
     await bench.stored(1_000)
     worker.process.kill()
     worker.process.wait()
