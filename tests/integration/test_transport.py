@@ -222,9 +222,9 @@ async def test_workers_joining_and_leaving_lose_and_double_nothing(new_bench: Ne
     def pids() -> set[int]:
         return {batch["pid"] for number in partitions for batch in bench.batches(number)}
 
-    first = bench.start(delay_s=0.25, batch_records_max=50)
+    first = bench.start(delay_s=0.25, batch_records_max=25)
     await bench.stored(300, *partitions)
-    second = bench.start(delay_s=0.25, batch_records_max=50)
+    second = bench.start(delay_s=0.25, batch_records_max=25)
     await until(lambda: len(pids()) == 2, second.tail)
     assert "revoked [0, 1, 2, 3]" in first.diary.read_text()
     assert await first.stop() == 0, first.tail()
