@@ -46,7 +46,6 @@ __all__ = ["App", "Limits", "PartitionStatus", "add_stage", "argument", "make_ap
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
 POLL_S = 1.0  # length of one look for records; new records end it at once
 
 
@@ -212,6 +211,7 @@ class BatchConsumer(driver.Consumer):
         stream, event = receipt
         cast(BatchMessage, event.message).handled = True
         await stream.ack(event)
+        event.value = event.message.value = cast(Any, None)  # they refer to each other: free it now
 
     def ack(self, message: Message) -> bool:
         """Settle a handled batch; Faust also "acks" what it skips or cancels, which is ignored."""
