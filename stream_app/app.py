@@ -50,8 +50,8 @@ app = make_app(
 if settings.log_format == "json":
     app.conf.logging_config = logging_config()
 
-for name, topic, handler in worker.handlers():
-    add_stage(app, name, topic, handler)
+for name, topic, handler, every_s in worker.handlers():
+    add_stage(app, name, topic, handler, every_s=every_s)
 watch(app, worker)
 console.serve(app, worker)
 app.timer(settings.refresh_s)(app.guarded(worker.refresh))

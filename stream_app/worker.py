@@ -178,20 +178,6 @@ class Kept(NamedTuple):
     keeper: Keeper
 
 
-def _lingering(handler: Handler, seconds: float) -> Handler:
-    """``handler``, called at most once in ``seconds``: what arrives meanwhile becomes one batch.
-
-    Counts may lag a little, and LEARN writes to every partition of them with every batch.
-    """
-
-    async def handle(batch: RawBatch) -> None:
-        started = time.monotonic()
-        await handler(batch)
-        await asyncio.sleep(seconds - (time.monotonic() - started))
-
-    return handle
-
-
 class Worker:
     """Holds the stages and adapters of one Faust worker; its methods are the transport's hooks."""
 
@@ -258,17 +244,18 @@ class Worker:
             knowledge = read_knowledge(settings.support_knowledge_file)
             self.support.judge = Judge(fit_model(settings), rules, knowledge, vader())
 
-    def handlers(self) -> list[tuple[str, str, Handler]]:
-        """Name, topic and handler of each stage, measured and, if wanted, traced."""
+    def handlers(self) -> list[tuple[str, str, Handler, float]]:
+        """Name, topic, handler (measured, perhaps traced), seconds between calls; of each stage."""
         found = []
         for kept in self.kept:
             handler: Handler = kept.keeper.process
             if self.tracing is not None:
                 handler = self.tracing.traced(kept.name, handler)
             handler = self.metrics.watched(kept.name, handler, fresh=kept.name == "learn")
-            if kept.name in ("relate", "stock"):
-                handler = _lingering(handler, self.settings.relate_linger_s)
-            found.append((kept.name, kept.topic, handler))
+            # LEARN writes to every partition of counts with every hand-over, and they may lag.
+            gathers = kept.name in ("relate", "stock")
+            every_s = self.settings.relate_linger_s if gathers else 0.0
+            found.append((kept.name, kept.topic, handler, every_s))
         return found
 
     def accounts(self) -> Iterator[Accounts]:

@@ -7,7 +7,6 @@ in proportion to its size. What remains to the pipeline is the price of computin
 
 import asyncio
 import os
-import time
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -114,9 +113,7 @@ async def learn(batch: RawBatch) -> None:
 
 async def later(batch: RawBatch) -> None:
     """Pairs and sales, in batches gathered as long as the product gathers them."""
-    started = time.monotonic()
     await again(spaces[batch.topic], batch)
-    await asyncio.sleep(settings.relate_linger_s - (time.monotonic() - started))
 
 
 app = make_app(
@@ -127,5 +124,5 @@ app = make_app(
     web_port=settings.web_port,
 )
 add_stage(app, "learn", settings.clickstream_topic, learn)
-add_stage(app, "relate", settings.cooccurrence_topic, later)
-add_stage(app, "stock", settings.sales_topic, later)
+add_stage(app, "relate", settings.cooccurrence_topic, later, every_s=settings.relate_linger_s)
+add_stage(app, "stock", settings.sales_topic, later, every_s=settings.relate_linger_s)

@@ -6,7 +6,8 @@ Called by :mod:`.transport`, which brings batches and assignments and takes acks
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
 
 from stream_app.adapters.lanes import Lane, Partition, Ticket
 from stream_app.adapters.limits import Limits
@@ -18,6 +19,13 @@ log = logging.getLogger(__name__)
 Handler = Callable[[RawBatch], Awaitable[None]]
 StartOffsets = Callable[[set[Partition]], Awaitable[Mapping[Partition, int | None]]]
 PartitionsHook = Callable[[set[Partition]], Coroutine[Any, Any, None]]
+
+
+class Stage(NamedTuple):
+    """What handles a topic; ``every_s`` seconds pass between two calls for one partition."""
+
+    handler: Handler
+    every_s: float = 0.0
 
 
 async def no_hook(_partitions: set[Partition]) -> None:
@@ -50,7 +58,7 @@ class Dispatcher:
     def __init__(
         self,
         limits: Limits,
-        handlers: Mapping[str, Handler],
+        stages: Mapping[str, Stage],
         start_offsets: StartOffsets,
         *,
         source: Source,
@@ -59,7 +67,7 @@ class Dispatcher:
     ) -> None:
         self.lanes: dict[Partition, Lane] = {}
         self._limits = limits
-        self._handlers = handlers
+        self._stages = stages
         self._start_offsets = start_offsets
         self._source = source
         self._spawn = spawn
@@ -158,9 +166,10 @@ class Dispatcher:
     async def _work(self, lane: Lane, before: asyncio.Future[Any] | None) -> None:
         if before is not None:
             await asyncio.wait([before])  # never two handler calls for one partition
-        handler = self._handlers[lane.partition[0]]
+        handler, every_s = self._stages[lane.partition[0]]
         while taken := await lane.take(self._limits.batch_records_max):
             batch, receipts = taken
+            next_at = monotonic() + every_s
             try:
                 await handler(batch)
             except Fenced as exc:
@@ -173,6 +182,8 @@ class Dispatcher:
                 return
             for receipt in receipts:
                 await self._acknowledge(receipt)
+            if every_s:
+                await lane.rest(next_at - monotonic())
 
     def _end(self, lane: Lane, then: Coroutine[Any, Any, None]) -> None:
         if lane.closed:  # rewound or revoked meanwhile: that one decides how to go on

@@ -8,6 +8,7 @@ acknowledgements cannot move the group's offset.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -64,6 +65,7 @@ class Lane:
         self._records_under_way = 0
         self._pending: deque[tuple[RawBatch, Any]] = deque()
         self._filled = asyncio.Event()
+        self._ended = asyncio.Event()
 
     @property
     def full(self) -> bool:
@@ -118,9 +120,16 @@ class Lane:
             self._filled.clear()
         return joined(batches), receipts
 
+    async def rest(self, seconds: float) -> None:
+        """Let batches gather, unless the lane is closed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+
     def close(self) -> None:
         """Drop what is queued and let the handler's loop end."""
         self.closed = True
+        self._ended.set()
         self._pending.clear()
         self.queued_records = 0
         self._filled.set()

@@ -32,6 +32,7 @@ from stream_app.adapters.dispatch import (
     Dispatcher,
     Handler,
     PartitionsHook,
+    Stage,
     StartOffsets,
     no_hook,
 )
@@ -293,7 +294,7 @@ class App(faust.App):
     start_offsets: StartOffsets
     on_assigned_hook: PartitionsHook
     on_revoked_hook: PartitionsHook
-    stages: dict[str, Handler]
+    stages: dict[str, Stage]
     before_start: Callable[[], Awaitable[Any]] = partial(asyncio.sleep, 0)
 
     def _new_transport(self) -> BatchTransport:
@@ -379,17 +380,16 @@ def make_app(
     return app
 
 
-def add_stage(app: App, name: str, topic: str, handler: Handler) -> None:
+def add_stage(app: App, name: str, topic: str, handler: Handler, *, every_s: float = 0.0) -> None:
     """Register agent ``name``: ``handler`` gets the batches of ``topic``, in order per partition.
 
-    Partitions go on side by side; queued batches of one partition are joined. A batch is acked when
-    the handler returns. ``Fenced`` drops the partition, ``RolledBack`` goes back to where
-    ``start_offsets`` says; any other exception stops the worker with a non-zero exit code. Retries
-    are the handler's own business.
+    Queued batches of a partition are joined, ``every_s`` lie between its calls; a batch is acked
+    when the handler returns. ``Fenced`` drops the partition, ``RolledBack`` goes back to where
+    ``start_offsets`` says, any other exception stops the worker. Retries are the handler's.
     """
     if topic in app.stages:
         raise ConfigurationError(f"topic {topic} already has a stage; one topic feeds one stage")
-    app.stages[topic] = handler
+    app.stages[topic] = Stage(handler, every_s)
 
     async def dispatch(stream: StreamT[RawBatch]) -> None:
         manual = cast(Stream[RawBatch], cast(Stream[RawBatch], stream).noack())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.adapters.dispatch import Dispatcher
+from stream_app.adapters.dispatch import Dispatcher, Stage
 from stream_app.adapters.lanes import Lane, Partition, Ticket, joined
 from stream_app.adapters.limits import Limits
 from stream_app.errors import ConfigurationError, Fenced
@@ -130,14 +130,14 @@ class Log:
 class Scene:
     """A dispatcher over a :class:`Log`, and the offsets that its handler has seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_s: float = 0.0) -> None:
         self.seen: list[int] = []
         self.calls = 0
         self.log = Log()
         self.gate = asyncio.Event()
         self.dispatcher = Dispatcher(
             Limits(drain_timeout_s=0.1),
-            {"clicks": self.handle},
+            {"clicks": Stage(self.handle, every_s)},
             self.start_offsets,
             source=self.log,
             spawn=self.spawn,
@@ -228,3 +228,19 @@ async def test_a_partition_is_taken_over_again_after_the_call_under_way_has_ende
     scene.dispatcher.take_over_again(partition)  # is not ours any more
     await settled()
     assert claimed == [0]
+
+
+async def test_batches_gather_between_calls_acked_already_and_a_drain_does_not_wait() -> None:
+    scene = Scene(every_s=3_600.0)
+    scene.gate.set()
+    await scene.dispatcher.place({("clicks", 0)})
+    scene.log.deliver(3)
+    await settled()
+    lane, _ = scene.log.deliver(2)
+    await settled()
+    assert scene.seen == [0, 1, 2], "the first at once, the next ones later"
+    assert lane.acked == 3
+    async with asyncio.timeout(30.0):  # not an hour
+        await scene.dispatcher.drain()
+    assert lane.task is not None and lane.task.done() and not lane.task.cancelled()
+    assert scene.seen == [0, 1, 2], "what gathered is read again by whoever owns it next"
