@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import shutil
 import signal
 import sys
@@ -49,7 +50,13 @@ async def run(options: Options, *, keep_logs: Path | None = None) -> tuple[list[
             if time.monotonic() > until:
                 break
             struck.append(await _strike(cluster, fault))
+        if keep_logs is not None and any(s.recovery_s == math.inf for s in struck):
+            _keep(cluster, keep_logs)
         return struck, await finished(cluster, late, keep_logs)
+    except Exception:
+        if keep_logs is not None:
+            _keep(cluster, keep_logs)
+        raise
     finally:
         await cluster.close()
 
@@ -90,7 +97,7 @@ async def _strike(cluster: Cluster, fault: Fault) -> Struck:
     struck = Struck(fault, ended - began)
     if not fault.overlaps:
         rest = await cluster.caught_up(await cluster.ends(), timeout_s=RECOVERY_TIMEOUT_S)
-        struck.recovery_s = float("inf") if rest else time.monotonic() - ended
+        struck.recovery_s = math.inf if rest else time.monotonic() - ended
     shown = "not waited for" if struck.recovery_s is None else f"{struck.recovery_s:.1f} s"
     console.print(
         f"{fault.number:3d} {fault.kind:<26} worker {fault.worker} strength {fault.strength:.2f}"

@@ -80,9 +80,10 @@ async def valkey_rollback_quiet(cluster: Cluster, fault: Fault) -> None:
 
 async def _snapshot(cluster: Cluster, fault: Fault) -> Path:
     snapshot = cluster.dir / f"snapshot-{fault.number}"
+    unfinished = shutil.ignore_patterns("temp-*")  # of its child that rewrites the log, and goes on
     cluster.valkey.pause()
     try:
-        await asyncio.to_thread(shutil.copytree, cluster.valkey.dir, snapshot)
+        await asyncio.to_thread(shutil.copytree, cluster.valkey.dir, snapshot, ignore=unfinished)
     finally:
         cluster.valkey.resume()
     return snapshot

@@ -16,6 +16,7 @@ from stream_app.ports import USERS
 MET_TIMEOUT_S = 20.0
 START_FAILS_WITHIN_S = 60.0
 STEP_BACK_S = 3_600.0
+AHEAD_MAX_S = 3_000.0  # Kafka refuses times that are an hour ahead of its own
 PROBES = 24  # customers of a burst, so that every partition has some
 
 
@@ -103,7 +104,8 @@ async def clock_step(cluster: Cluster, fault: Fault) -> None:
         await asyncio.sleep(6)
         worker.set_clock(cluster.clock_off_s)
     else:  # of all: a clock that goes back over a roll-back is not promised
-        cluster.clock_off_s += fault.between(-500, 2_000)
+        ahead_s = cluster.clock_off_s + fault.between(-500, 2_000)
+        cluster.clock_off_s = min(ahead_s, AHEAD_MAX_S)
         for each in cluster.workers:
             each.set_clock(cluster.clock_off_s)
 

@@ -17,6 +17,7 @@ from aiokafka.errors import (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
     ClusterAuthorizationFailedError,
+    InvalidTimestampError,
     InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -113,6 +114,11 @@ def translated(exc: Exception, what: str) -> ConfigurationError | LogUnavailable
         return ConfigurationError(f"{reason}; check the credentials, the ACLs and the topic's name")
     if isinstance(exc, TOO_LARGE):
         return ConfigurationError(f"{reason}; raise the topic's max.message.bytes")
+    if isinstance(exc, InvalidTimestampError):
+        return LogUnavailable(
+            f"{reason}; set this machine's clock: the broker takes no time that is further ahead of"
+            " its own than the topic's message.timestamp.after.max.ms"
+        )
     return LogUnavailable(reason)
 
 
@@ -130,6 +136,18 @@ class _Line:
 
     waiting: _Group = field(default_factory=_Group)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(slots=True)
+class _Shared:
+    """aiokafka's producer and how many sends use it.
+
+    It is not stopped under them: a send that waits for metadata then would wait for ever.
+    """
+
+    client: Any
+    users: int = 0
+    retired: bool = False
 
 
 class KafkaLog:
@@ -168,7 +186,7 @@ class KafkaLog:
             "compression_type": compression,
             **(security or Security()).client_arguments(),
         }
-        self._producer: Any = None
+        self._producer: _Shared | None = None
         self._lock = asyncio.Lock()
         self._lines: dict[tuple[str, int], _Line] = {}
         self._retired: set[asyncio.Task[None]] = set()
@@ -193,7 +211,7 @@ class KafkaLog:
         """Wait for what is being sent and disconnect."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await uncancelled(producer.stop())
+            await uncancelled(producer.client.stop())
         if self._retired:
             await asyncio.wait(self._retired)
 
@@ -225,17 +243,24 @@ class KafkaLog:
 
     async def _append(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         producer = await self._started_producer()
+        producer.users += 1
         try:
             futures = [
-                await producer.send_batch(builder, topic, partition=partition)
-                for builder in self._builders(producer, topic, records)
+                await producer.client.send_batch(builder, topic, partition=partition)
+                for builder in self._builders(producer.client, topic, records)
             ]
             await asyncio.gather(*futures)
         except (KafkaError, TimeoutError, OSError) as exc:
             # An idempotent producer that gave up on a batch may have a gap in its sequence and be
             # refused for ever; a new one starts a new sequence.
-            self._retire(producer)
+            producer.retired = True
+            if self._producer is producer:
+                self._producer = None
             raise translated(exc, f"cannot append to {topic}[{partition}]") from exc
+        finally:
+            producer.users -= 1
+            if producer.retired and not producer.users:
+                self._stop_soon(producer.client)
 
     def _builders(self, producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:
         builder = producer.create_batch()
@@ -258,11 +283,11 @@ class KafkaLog:
                 )
         return builders
 
-    async def _started_producer(self) -> Any:
+    async def _started_producer(self) -> _Shared:
         async with self._lock:
             if self._producer is None:
                 try:
-                    self._producer = await self._connected()
+                    self._producer = _Shared(await self._connected())
                 except (KafkaError, TimeoutError, OSError) as exc:
                     servers = self._arguments["bootstrap_servers"]
                     raise translated(exc, f"cannot connect to Kafka at {servers}") from exc
@@ -286,12 +311,10 @@ class KafkaLog:
             raise
         return producer
 
-    def _retire(self, producer: Any) -> None:
-        if self._producer is producer:
-            self._producer = None
-            task = asyncio.create_task(_stop_quietly(producer))
-            self._retired.add(task)
-            task.add_done_callback(self._retired.discard)
+    def _stop_soon(self, client: Any) -> None:
+        task = asyncio.create_task(_stop_quietly(client))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
 
 
 async def _stop_quietly(producer: Any) -> None:

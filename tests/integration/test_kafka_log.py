@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+from typing import Any
 
+import aiokafka
 import pytest
+from aiokafka.errors import InvalidTimestampError
 
 from stream_app.adapters.kafka import KafkaLog, Security, bootstrap_servers
 from stream_app.adapters.topics import TopicSpec, consume, ensure_topics
@@ -128,6 +131,29 @@ async def test_concurrent_sends_keep_each_callers_order_and_miss_nothing(
     for name in range(8):
         mine = [value for value in values if value.startswith(b"%d:" % name)]
         assert mine == [b"%d:%d" % (name, k) for k in range(20)]
+
+
+async def test_a_send_that_waits_for_metadata_outlives_the_failure_of_another(
+    kafka: Kafka, unique: UniqueName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, refused = unique("waiting"), unique("refused")
+    await ensure_topics([TopicSpec(topic, 1)], brokers=[kafka.bootstrap])
+    send_batch = aiokafka.AIOKafkaProducer.send_batch
+
+    async def send_or_refuse(self: Any, batch: Any, to: str, *, partition: int) -> Any:
+        if to == refused:
+            raise InvalidTimestampError
+        return await send_batch(self, batch, to, partition=partition)
+
+    monkeypatch.setattr(aiokafka.AIOKafkaProducer, "send_batch", send_or_refuse)
+    async with KafkaLog([kafka.bootstrap]) as kafka_log, asyncio.timeout(30):
+        sending = asyncio.create_task(kafka_log.send(topic, 0, [Record(b"k", b"v")]))
+        with pytest.raises(LogUnavailable, match="set this machine's clock"):
+            await kafka_log.send(refused, 0, [Record(b"k", b"v")])
+        await sending
+        await kafka_log.send(topic, 0, [Record(b"k", b"w")])
+    stored = [record.value async for record in consume(topic, brokers=[kafka.bootstrap])]
+    assert stored == [b"v", b"w"]
 
 
 async def test_a_failed_group_fails_for_every_caller(unique: UniqueName) -> None:
