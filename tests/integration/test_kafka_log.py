@@ -138,16 +138,18 @@ async def test_a_send_that_waits_for_metadata_outlives_the_failure_of_another(
 ) -> None:
     topic, refused = unique("waiting"), unique("refused")
     await ensure_topics([TopicSpec(topic, 1)], brokers=[kafka.bootstrap])
-    send_batch = aiokafka.AIOKafkaProducer.send_batch
+    send_batch, waits = aiokafka.AIOKafkaProducer.send_batch, asyncio.Event()
 
     async def send_or_refuse(self: Any, batch: Any, to: str, *, partition: int) -> Any:
         if to == refused:
             raise InvalidTimestampError
+        waits.set()
         return await send_batch(self, batch, to, partition=partition)
 
     monkeypatch.setattr(aiokafka.AIOKafkaProducer, "send_batch", send_or_refuse)
     async with KafkaLog([kafka.bootstrap]) as kafka_log, asyncio.timeout(30):
         sending = asyncio.create_task(kafka_log.send(topic, 0, [Record(b"k", b"v")]))
+        await waits.wait()
         with pytest.raises(LogUnavailable, match="set this machine's clock"):
             await kafka_log.send(refused, 0, [Record(b"k", b"v")])
         await sending
