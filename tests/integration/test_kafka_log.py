@@ -137,7 +137,6 @@ async def test_a_send_that_waits_for_metadata_outlives_the_failure_of_another(
     kafka: Kafka, unique: UniqueName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic, refused = unique("waiting"), unique("refused")
-    await ensure_topics([TopicSpec(topic, 1)], brokers=[kafka.bootstrap])
     send_batch, waits = aiokafka.AIOKafkaProducer.send_batch, asyncio.Event()
 
     async def send_or_refuse(self: Any, batch: Any, to: str, *, partition: int) -> Any:
@@ -148,6 +147,8 @@ async def test_a_send_that_waits_for_metadata_outlives_the_failure_of_another(
 
     monkeypatch.setattr(aiokafka.AIOKafkaProducer, "send_batch", send_or_refuse)
     async with KafkaLog([kafka.bootstrap]) as kafka_log, asyncio.timeout(30):
+        await kafka_log.start()
+        await ensure_topics([TopicSpec(topic, 1)], brokers=[kafka.bootstrap])  # not known to it yet
         sending = asyncio.create_task(kafka_log.send(topic, 0, [Record(b"k", b"v")]))
         await waits.wait()
         with pytest.raises(LogUnavailable, match="set this machine's clock"):
