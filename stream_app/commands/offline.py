@@ -47,7 +47,11 @@ _EVALUATE = (
     click.option("--group", default=None, help="session_id or user_id; default: what is there."),
     click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
     click.option("--targets", default=None, help="Event types to predict, comma-separated."),
-    click.option("--sources", default=None, help="Blend only these sources, comma-separated."),
+    click.option(
+        "--sources",
+        default=None,
+        help="Blend these sources, comma-separated, or all; default: those that the worker blends.",
+    ),
     click.option("--compare", is_flag=True, help="Also measure every source alone."),
     click.option("--ablate", is_flag=True, help="Also measure all sources but each one."),
     click.option("--exclude-seen", is_flag=True, help="Recommend no item seen recently."),

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from stream_app.core.scoring import SOURCES
 from stream_app.hashing import stable_hash
 from stream_app.offline.described import Describer
-from stream_app.offline.engine import Engine
+from stream_app.offline.engine import Engine, configured
 from stream_app.offline.evaluate import event_bytes, usable_rows
 from stream_app.offline.eventfile import EventTable
 from stream_app.settings import Settings
 
 NEW_EVENTS = 10
-VARIANTS = {"with content": None, "without content": frozenset(SOURCES) - {"content"}}
+VARIANTS = "with content", "without content"
 
 
 async def cold_start(
@@ -27,7 +26,8 @@ async def cold_start(
     """Measures by variant: ``recommended`` is the share of the items first seen in ``test`` that
     were in anybody's list while they were new, ``hit_rate`` that of predictions of new items.
     """
-    engine = Engine(settings, list_size=k, exclude_seen=False, sources=list(VARIANTS.values()))
+    usual = configured(settings)
+    engine = Engine(settings, list_size=k, sources=[usual | {"content"}, usual - {"content"}])
     await engine.start()
     describer = Describer()
     rows = usable_rows(train, group)

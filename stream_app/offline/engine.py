@@ -22,9 +22,19 @@ from stream_app.hashing import short_hash, stable_hash
 from stream_app.ports import USERS, RawBatch
 from stream_app.settings import Settings
 
+BLENDABLE = SOURCES[: SOURCES.index("exploration")]
+
+
+def configured(settings: Settings) -> frozenset[str]:
+    """The sources that a worker with these settings blends."""
+    return frozenset(BLENDABLE) - GIVEN | settings.sources_given()
+
 
 class Engine:
-    """LEARN and RELATE in this process; every batch is related before the next one is learned."""
+    """LEARN and RELATE in this process; every batch is related before the next one is learned.
+
+    Lists are made of each of ``sources``, ``None`` for those that a worker blends.
+    """
 
     def __init__(
         self,
@@ -54,19 +64,21 @@ class Engine:
             clock=time.time,
             model=model,
         )
-        self._sources = [*sources, *(None for _ in diversities)]
-        self._candidates = self._drawing(sources, thin_only=True)
+        usual = configured(settings)
+        self._sources = [usual if wanted is None else wanted for wanted in sources]
+        self._sources += [usual for _ in diversities]
+        self._candidates = self._drawing(frozenset().union(*self._sources), thin_only=True)
         # Alone, content has to answer where counts would do better, too.
-        self._content = self._drawing([frozenset({"content"})], thin_only=False)
+        self._content = self._drawing(frozenset({"content"}), thin_only=False)
         self._rankers = [
             Ranker(
                 self.stages.items.tables,
                 list_size=list_size,
                 exclude_seen=exclude_seen,
-                sources=chosen,
+                sources=wanted,
                 rules=rules,
             )
-            for chosen in sources
+            for wanted in sources
         ]
         self._rankers += [
             Ranker(
@@ -79,13 +91,13 @@ class Engine:
         self.stages.learn.serving = False
         self._offset = 0
 
-    def _drawing(self, sources: Sequence[frozenset[str] | None], *, thin_only: bool) -> Candidates:
+    def _drawing(self, sources: frozenset[str], *, thin_only: bool) -> Candidates:
         stages = self.stages
         return Candidates(
             stages.items,
             stages.catalog,
             stages.audience,
-            sources=frozenset().union(*(GIVEN if s is None else s for s in sources)),
+            sources=sources,
             thin_only=thin_only,
         )
 
@@ -190,8 +202,8 @@ class Engine:
         return float(np.mean(found)) if found else float("nan")
 
 
-def chosen(extra: Extra | None, wanted: frozenset[str] | None) -> Extra | None:
-    """The candidates of the sources that are wanted; of all, where nothing is said.
+def chosen(extra: Extra | None, wanted: frozenset[str]) -> Extra | None:
+    """The candidates of the sources that are wanted.
 
     >>> one = np.zeros(2, np.int64)
     >>> extra = Extra(np.array([0, 2]), one, np.ones(2, np.float32), np.array([6, 7], np.uint8))
@@ -199,8 +211,8 @@ def chosen(extra: Extra | None, wanted: frozenset[str] | None) -> Extra | None:
     >>> found.starts.tolist(), found.sources.tolist()
     ([0, 1], [7])
     """
-    if extra is None or wanted is None:
-        return extra
+    if extra is None:
+        return None
     kept = np.isin(extra.sources, [SOURCES.index(name) for name in wanted])
     starts = np.concatenate(([0], np.cumsum(kept)))[extra.starts]
     because = None if extra.because is None else extra.because[kept]

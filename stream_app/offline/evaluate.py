@@ -6,7 +6,7 @@ known and nothing else is learned. *Live* is prequential: predict each event, th
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,10 @@ from stream_app.core import metrics
 from stream_app.core.journey import STEPS
 from stream_app.core.model import KIND, KIND_WEIGHTS, Model
 from stream_app.core.rules import Rules, make_rules
-from stream_app.core.scoring import SOURCES
 from stream_app.errors import ConfigurationError, EventFileError
 from stream_app.hashing import stable_hash
 from stream_app.offline.described import Describer
-from stream_app.offline.engine import Engine
+from stream_app.offline.engine import BLENDABLE, Engine, configured
 from stream_app.offline.eventfile import EVENT_ALIASES, EventTable
 from stream_app.offline.ratings import rating_errors
 from stream_app.settings import Settings
@@ -31,6 +30,7 @@ PROTOCOLS = ("frozen", "live")
 GROUPS = ("session_id", "user_id")
 TARGETS = frozenset(kind for kind, number in KIND.items() if KIND_WEIGHTS[number] > 0)
 BOOTSTRAP_SEED = 1
+_WITHOUT = "without "  # a source that is left out
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Predictions:
     kinds: list[str] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     lists: list[NDArray[np.uint64]] = field(default_factory=list)
-    single_ranks: list[list[int]] = field(default_factory=list)  # of each source alone
+    single_ranks: list[list[int]] = field(default_factory=list)  # of each variant
     seconds: float = 0.0
 
 
@@ -55,23 +55,28 @@ class Question:
     k: int
     targets: frozenset[str]
     exclude_seen: bool
-    sources: frozenset[str] | None = None  # None: all of them
+    sources: frozenset[str] | None = None  # None: those that the worker blends
     compare: bool = False  # also each source alone
     ablate: bool = False  # also all but each one
     exclude_bought: bool = False
     diversity: float = 0.0
 
-    def names(self) -> list[str]:
-        """The sources that take part, in their order."""
-        places = SOURCES[: SOURCES.index("exploration")]
-        return [s for s in places if self.sources is None or s in self.sources]
+    def alone(self) -> list[str]:
+        """The sources that are measured one by one: those that are blended, or could be."""
+        return [s for s in BLENDABLE if self.sources is None or s in self.sources]
 
-    def variants(self) -> list[frozenset[str] | None]:
-        """What to rank with: the wanted blend first, then single sources, then all but one."""
-        names = self.names()
-        alone = [frozenset({name}) for name in names if self.compare]
-        without = [frozenset(names) - {name} for name in names if self.ablate and len(names) > 1]
-        return [self.sources, *alone, *without]
+    def blended(self, settings: Settings) -> list[str]:
+        """The sources that take part, in their order."""
+        taken = configured(settings) if self.sources is None else self.sources
+        return [s for s in BLENDABLE if s in taken]
+
+    def variants(self, settings: Settings) -> dict[str, frozenset[str]]:
+        """By label, what to rank with besides the blend: single sources, then all but one."""
+        names = self.blended(settings)
+        alone = {name: frozenset({name}) for name in self.alone() if self.compare}
+        if not self.ablate or len(names) < 2:
+            return alone
+        return alone | {_WITHOUT + name: frozenset(names) - {name} for name in names}
 
     def rules(self) -> Rules:
         """What may be listed."""
@@ -83,13 +88,15 @@ class Question:
 
 
 def sources_of(text: str | None) -> frozenset[str] | None:
-    """Names of sources in a comma-separated list; nothing means all."""
+    """Names of sources in a comma-separated list; nothing means those that the worker blends."""
     if not text:
         return None
+    if text == "all":
+        return frozenset(BLENDABLE)
     names = frozenset(name.strip() for name in text.split(","))
-    if names - set(SOURCES):
-        unknown = ", ".join(sorted(names - set(SOURCES)))
-        raise ConfigurationError(f"--sources {unknown}: choose of {', '.join(SOURCES)}")
+    if names - set(BLENDABLE):
+        unknown = ", ".join(sorted(names - set(BLENDABLE)))
+        raise ConfigurationError(f"--sources {unknown}: choose of {', '.join(BLENDABLE)}, or all")
     return names
 
 
@@ -168,11 +175,12 @@ async def evaluate(
     model: Model | None = None,
 ) -> dict[str, Any]:
     """Measures of the model on ``test`` after learning ``train``; keys as ``evaluate`` prints."""
+    variants = question.variants(settings)
     engine = Engine(
         settings,
         list_size=question.k,
         rules=question.rules(),
-        sources=question.variants(),
+        sources=[question.sources, *variants.values()],
         model=model,
     )
     await engine.start()
@@ -188,7 +196,7 @@ async def evaluate(
     groups.update(keys[row] for row in rows.tolist())
     known.update(stable_hash(train.item_id[row] or "") for row in rows.tolist())
     predictions = await _test(engine, test, question, groups, known, describer)
-    result = _report(predictions, question, known)
+    result = _report(predictions, question, list(variants), known)
     result["diversity"] = engine.diversity(predictions.lists[:: len(predictions.lists) // 500 + 1])
     ratings = rating_errors(
         _ratings(train, question.group),
@@ -247,7 +255,9 @@ def _rank(found: NDArray[np.uint64], item: int) -> int:
     return int(at[0]) + 1 if len(at) else 0
 
 
-def _report(predictions: Predictions, question: Question, known: Counter[int]) -> dict[str, Any]:
+def _report(
+    predictions: Predictions, question: Question, labels: Sequence[str], known: Counter[int]
+) -> dict[str, Any]:
     n = len(predictions.ranks)
     if not n:
         raise EventFileError(
@@ -262,9 +272,7 @@ def _report(predictions: Predictions, question: Question, known: Counter[int]) -
     ranks = np.array(predictions.ranks)
     hits = metrics.hits(ranks, question.k)
     reciprocal = metrics.reciprocal_ranks(ranks, question.k)
-    alone = question.names() if question.compare else []
-    without = [f"without {name}" for name in question.names() if question.ablate]
-    without = without if len(question.names()) > 1 else []
+    measured = _by_variant(predictions, labels, question.k)
     places = np.bincount(ranks, minlength=question.k + 1)[1 : question.k + 1]
     return {
         "protocol": question.protocol,
@@ -282,8 +290,8 @@ def _report(predictions: Predictions, question: Question, known: Counter[int]) -
         "items": len(index),
         "rank_shares": (places / n).tolist(),
         "by_step": _by(predictions, [STEPS[step] for step in predictions.steps], question.k),
-        "by_source": _by_variant(predictions, question, 0, alone),
-        "by_ablation": _by_variant(predictions, question, len(alone), without),
+        "by_source": {name: m for name, m in measured.items() if not name.startswith(_WITHOUT)},
+        "by_ablation": {name: m for name, m in measured.items() if name.startswith(_WITHOUT)},
         "by_event": _by(predictions, predictions.kinds, question.k),
         "predictions_per_second": n / max(predictions.seconds, 1e-9),
     }
@@ -294,13 +302,10 @@ def _interval(values: NDArray[np.float64], groups: list[str]) -> list[float]:
 
 
 def _by_variant(
-    predictions: Predictions, question: Question, first: int, labels: list[str]
+    predictions: Predictions, labels: Sequence[str], k: int
 ) -> dict[str, dict[str, float]]:
     ranks = np.array(predictions.single_ranks, np.int64)
-    return {
-        label: metrics.summary(ranks[:, first + column], question.k)
-        for column, label in enumerate(labels)
-    }
+    return {label: metrics.summary(ranks[:, at], k) for at, label in enumerate(labels)}
 
 
 def _by(predictions: Predictions, labels: list[str], k: int) -> dict[str, dict[str, float]]:

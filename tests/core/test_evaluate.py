@@ -82,6 +82,20 @@ async def test_targets_sources_and_steps_are_counted_apart(tmp_path: Path) -> No
     json.dumps(result)
 
 
+def test_what_is_blended_is_what_the_worker_blends_unless_sources_are_named() -> None:
+    settings = SETTINGS.model_copy(update={"extra_sources": "content"})
+    usual = question("live", compare=True, ablate=True)
+    own = {"co_occurrence", "two_hop", "next_item", "popularity", "repeat", "return"}
+    assert set(usual.blended(settings)) == own | {"content"}
+    assert set(usual.alone()) == set(SOURCES) - {"exploration"}
+    assert usual.variants(settings)["without content"] == own
+    everything = question("live", sources=sources_of("all"))
+    assert set(everything.blended(settings)) == set(SOURCES) - {"exploration"}
+    assert question("live", sources=sources_of("two_hop,repeat")).blended(settings) == [
+        *("two_hop", "repeat"),
+    ]
+
+
 async def test_the_same_files_give_the_same_result(tmp_path: Path) -> None:
     events = table(tmp_path / "all.csv", pairs(0, 20, 1_600_000_000))
     results = []
