@@ -24,7 +24,7 @@ async def test_ablations_diversity_and_pictures_of_one_evaluation(tmp_path: Path
     events = table(tmp_path / "all.csv", pairs(0, 40, 1_600_000_000))
     asked = question("live", k=5, exclude_seen=False, compare=True, ablate=True)
     result = await evaluate(*split_by_time(events, 0.5), asked, SETTINGS)
-    assert set(result["by_ablation"]) == {f"without {name}" for name in result["by_source"]}
+    assert set(result["by_ablation"]) == {f"without {name}" for name in asked.blended(SETTINGS)}
     assert 0.0 <= result["diversity"] <= 1.0
     assert sum(result["rank_shares"]) == pytest.approx(result["hit_rate"])
     written = write_plots(result, tmp_path / "plots")
