@@ -8,7 +8,7 @@ from typing import Any
 from stream_app import console
 from stream_app.adapters.limits import Limits
 from stream_app.adapters.loop import use_fast_loop
-from stream_app.adapters.transport import add_stage, make_app
+from stream_app.adapters.transport import PartitionStatus, add_stage, make_app
 from stream_app.commands import register
 from stream_app.errors import WorkerStuck
 from stream_app.health import Health
@@ -76,9 +76,14 @@ async def follow_topics() -> None:
         raise group.exceptions[0] from group
 
 
+def standing() -> tuple[list[PartitionStatus], float, set[tuple[str, int]]]:
+    """Where this worker stands, for its health."""
+    return app.partition_statuses(), app.poll_age_s(), app.batches.dispatcher.unplaced
+
+
 async def look_after() -> None:
     """End with an error where the worker cannot go on, and warn before memory runs out."""
-    problem = health.hopeless(app.partition_statuses(), app.poll_age_s())
+    problem = health.hopeless(*standing())
     if problem:
         app.fail(WorkerStuck(problem))
     for warning in await memory_warnings(worker.store, settings.memory_max_mib):
@@ -93,7 +98,7 @@ app.timer(ROLL_BACK_CHECK_S)(app.guarded(follow_roll_backs))
 @app.page("/live")
 async def live(view: Any, _request: Any) -> Any:
     """Whether this process works; 503 asks the supervisor to restart it."""
-    problems = health.live(app.partition_statuses(), app.poll_age_s())
+    problems = health.live(*standing())
     return view.json({"live": not problems, "problems": problems}, status=503 if problems else 200)
 
 

@@ -6,7 +6,7 @@ then Kafka or the store is away, a restart cures nothing, and the worker is not 
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from stream_app.errors import StreamAppError
@@ -17,6 +17,7 @@ from stream_app.retrying import waiting
 GIVE_UP_TIMES = 2  # a worker with problems for so many times the limit ends itself
 POLL_AGE_MAX_S = 60.0
 ANSWER_WITHIN_S = 2.0
+_UNPLACED = -1  # instead of a position
 
 
 class Standing(Protocol):
@@ -48,8 +49,16 @@ class Health:
         self._ill_since: float | None = None
         self._moved: dict[tuple[str, int], tuple[int, float]] = {}
 
-    def live(self, statuses: Sequence[Standing], poll_age_s: float) -> list[str]:
-        """What is wrong with this process; a restart may cure it. Nothing wrong: no entries."""
+    def live(
+        self,
+        statuses: Sequence[Standing],
+        poll_age_s: float,
+        unplaced: Iterable[tuple[str, int]] = (),
+    ) -> list[str]:
+        """What is wrong with this process; a restart may cure it. Nothing wrong: no entries.
+
+        ``unplaced`` are partitions that are assigned and not read yet.
+        """
         now = self._clock()
         problems = []
         if statuses and poll_age_s > POLL_AGE_MAX_S:  # a spare worker has nothing to poll
@@ -67,6 +76,16 @@ class Health:
                     f"{status.topic}-{status.partition} stands at {position} of"
                     f" {status.high_water} for {now - since:.0f} s"
                 )
+        for key in unplaced:
+            position, since = self._moved.get(key, (_UNPLACED, now))
+            if position != _UNPLACED or waiting():
+                since = now
+            moved[key] = _UNPLACED, since
+            if now - since > self._stuck_after_s:
+                problems.append(
+                    f"{key[0]}-{key[1]} is assigned to this worker for {now - since:.0f} s and has"
+                    " not been taken over"
+                )
         self._moved = moved
         if not problems:
             self._ill_since = None
@@ -74,9 +93,14 @@ class Health:
             self._ill_since = now
         return problems
 
-    def hopeless(self, statuses: Sequence[Standing], poll_age_s: float) -> str:
+    def hopeless(
+        self,
+        statuses: Sequence[Standing],
+        poll_age_s: float,
+        unplaced: Iterable[tuple[str, int]] = (),
+    ) -> str:
         """Why the process should end itself, where nobody asks ``/live``; else empty."""
-        problems = self.live(statuses, poll_age_s)
+        problems = self.live(statuses, poll_age_s, unplaced)
         limit_s = (GIVE_UP_TIMES - 1) * self._stuck_after_s
         if self._ill_since is None or self._clock() - self._ill_since < limit_s:
             return ""

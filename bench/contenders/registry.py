@@ -1,11 +1,14 @@
 """All contenders by name: how to start them and how much of the load each gets."""
 
 import importlib.metadata
+import importlib.resources
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -89,6 +92,20 @@ def pipeline(events: int, warm: int, **changes: object) -> Contender:
         ours=True,
         accounts=True,
         **changes,  # type: ignore[arg-type]
+    )
+
+
+def pipeline_one_list(events: int, warm: int, journey: Path) -> Contender:
+    """The product with the job of the others: one list for each customer, whatever their step.
+
+    ``journey`` is written here.
+    """
+    usual = importlib.resources.files("stream_app").joinpath("journey.toml").read_text()
+    journey.write_text(re.sub(r"(?m)^lists = .*$", 'lists = ["home"]', usual))
+    return replace(
+        pipeline(events, warm, settings={"STREAM_APP_JOURNEY_FILE": str(journey)}),
+        name="pipeline_one_list",
+        title="stream_app, one list per customer, as the peers",
     )
 
 

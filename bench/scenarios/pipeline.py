@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -61,6 +62,7 @@ def _contenders(options: Options, tape: Path) -> list[Contender]:
     naive = n(NAIVE_EVENTS), n(NAIVE_EVENTS) * NAIVE_WARM // NAIVE_EVENTS
     return [
         registry.pipeline(n(EVENTS), n(WARM)),
+        registry.pipeline_one_list(n(EVENTS), n(WARM), tape.with_name("one_list.toml")),
         registry.floor(n(EVENTS), n(WARM), tape),
         registry.naive(*naive, NAIVE_PREVIOUS),
         registry.naive(*naive, PREVIOUS_MAX),
@@ -97,6 +99,13 @@ def _rounds(
     return found, failed
 
 
+def _ratios(ours: Mapping[str, Any], rivals: Mapping[str, float | None]) -> dict[str, float | None]:
+    rate = ours.get("events_per_second")
+    return {
+        name: round(rate / other, 3) if rate and other else None for name, other in rivals.items()
+    }
+
+
 def _result(
     contenders: list[Contender],
     found: dict[str, list[dict[str, Any]]],
@@ -105,7 +114,7 @@ def _result(
     broker: str,
 ) -> Result:
     medians = {name: median_of(runs) for name, runs in found.items()}
-    for name in ("pipeline", "floor"):  # they do not count; the recording did
+    for name in ("pipeline", "pipeline_one_list", "floor"):  # they do not count; the recording did
         if name in medians:
             medians[name]["pairs_per_event"] = round(tape.pairs_per_event, 3)
             medians[name]["lists_per_event"] = round(tape.lists_per_event, 3)
@@ -120,15 +129,13 @@ def _result(
         "best_python_peer": max((rates[name] for name in peers & rates.keys()), default=None),
         "kafka_streams": rates.get("kafka_streams"),
     }
-    ours = medians.get("pipeline", {})
+    ours, alike = medians.get("pipeline", {}), medians.get("pipeline_one_list", {})
     summary = {
         "events_per_second": ours.get("events_per_second"),
         "cpu_us_per_event": ours.get(TOTALS_US, {}).get("total"),
         "cpu_us_per_event_by_process": ours.get(TOTALS_US),
-        "ratio": {
-            name: round(ours["events_per_second"] / rate, 3) if rate and ours else None
-            for name, rate in rivals.items()
-        },
+        "ratio": _ratios(ours, rivals),
+        "ratio_one_list": _ratios(alike, rivals),
         "pairs_per_event": {name: m.get("pairs_per_event") for name, m in medians.items()},
         "broker": broker,
         "failed": failed,

@@ -66,6 +66,7 @@ class Dispatcher:
         acknowledge: Callable[[Any], Awaitable[None]],
     ) -> None:
         self.lanes: dict[Partition, Lane] = {}
+        self.unplaced: set[Partition] = set()  # ours, but nobody has said yet where to go on
         self._limits = limits
         self._stages = stages
         self._start_offsets = start_offsets
@@ -95,6 +96,7 @@ class Dispatcher:
 
     def place_soon(self, partitions: set[Partition], *, first: PartitionsHook) -> None:
         """In the background: run ``first``, then :meth:`place`. The group must not wait for it."""
+        self.unplaced |= partitions
 
         async def take_over() -> None:
             await first(partitions)
@@ -104,6 +106,7 @@ class Dispatcher:
 
     async def place(self, partitions: set[Partition]) -> None:
         """Ask the store where to go on, and go on there."""
+        self.unplaced |= partitions
         while True:
             try:
                 offsets = await self._start_offsets(partitions)
@@ -134,6 +137,7 @@ class Dispatcher:
                 lane.task = self._spawn(self._work(lane, before.task if before else None))
                 self._source.open(lane)
                 log.info("%s[%d]: going on at offset %d", *partition, position)
+            self.unplaced -= offsets.keys()
 
     def take_over_again(self, partition: Partition) -> None:
         """In the background: let the handler call under way end, then :meth:`place` anew."""
@@ -217,3 +221,4 @@ class Dispatcher:
     def forget(self) -> None:
         """Give all partitions up; later acks of them do not count."""
         self.lanes.clear()
+        self.unplaced.clear()

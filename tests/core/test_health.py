@@ -62,6 +62,16 @@ def test_a_consumer_that_does_not_poll_is_a_problem(health: Health) -> None:
     assert health.live([], 61.0) == [], "a spare worker has nothing to poll"
 
 
+def test_a_partition_that_is_never_taken_over_is_a_problem(health: Health, clock: Clock) -> None:
+    mine = [("clickstream", 2)]
+    assert health.live([At(9, 9)], 0.0, mine) == []
+    clock.now = 61.0
+    (problem,) = health.live([At(9, 9)], 0.0, mine)
+    assert problem.startswith("clickstream-2 is assigned to this worker for 61 s")
+    assert health.live([At(9, 9)], 0.0) == []
+    assert health.live([At(9, 9)], 0.0, mine) == [], "assigned anew"
+
+
 def test_a_worker_ends_itself_when_nobody_restarts_it(health: Health, clock: Clock) -> None:
     health.hopeless([At(5, 9)], 0.0)
     clock.now = 61.0

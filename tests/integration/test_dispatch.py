@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.adapters.dispatch import Dispatcher, Stage
+from stream_app.adapters.dispatch import Dispatcher, Stage, no_hook
 from stream_app.adapters.lanes import Lane, Partition, Ticket, joined
 from stream_app.adapters.limits import Limits
 from stream_app.errors import ConfigurationError, Fenced
@@ -197,6 +197,23 @@ async def test_a_drain_cancels_calls_that_take_too_long_and_settles_nothing_of_t
     scene.dispatcher.forget()
     with pytest.raises(Fenced, match="not assigned"):
         await scene.dispatcher.rewind(("clicks", 0), 0)
+
+
+async def test_a_partition_is_unplaced_until_somebody_has_said_where_it_goes_on() -> None:
+    scene = Scene()
+    said = asyncio.Event()
+
+    async def claim(partitions: set[Partition]) -> dict[Partition, int | None]:
+        await said.wait()
+        return dict.fromkeys(partitions, 2)
+
+    scene.dispatcher._start_offsets = claim
+    scene.dispatcher.place_soon({("clicks", 0)}, first=no_hook)
+    assert scene.dispatcher.unplaced == {("clicks", 0)}
+    said.set()
+    await settled()
+    assert scene.dispatcher.unplaced == set()
+    await scene.dispatcher.drain()
 
 
 async def test_a_partition_is_taken_over_again_after_the_call_under_way_has_ended() -> None:
