@@ -98,6 +98,8 @@ async def _strike(cluster: Cluster, fault: Fault) -> Struck:
     if not fault.overlaps:
         rest = await cluster.caught_up(await cluster.ends(), timeout_s=RECOVERY_TIMEOUT_S)
         struck.recovery_s = math.inf if rest else time.monotonic() - ended
+        for worker in cluster.workers if rest else ():
+            worker.log_tasks()
     shown = "not waited for" if struck.recovery_s is None else f"{struck.recovery_s:.1f} s"
     console.print(
         f"{fault.number:3d} {fault.kind:<26} worker {fault.worker} strength {fault.strength:.2f}"

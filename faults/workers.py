@@ -97,6 +97,11 @@ class SupervisedWorker:
         if self._child.poll() is None:
             self._child.send_signal(number)
 
+    def log_tasks(self) -> None:
+        """Have it log the stacks of all its tasks and threads; a young one would die of that."""
+        if time.monotonic() - self._started_s > START_S:
+            self.signal(signal.SIGUSR1)
+
     def wait_at(self, gap: str, what: str) -> Path:
         """Let ``what`` happen when the worker comes to ``gap``; returns the file that then is."""
         met = self.control / f"{gap}.met"
