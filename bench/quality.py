@@ -87,7 +87,7 @@ def beyond_the_best(result: dict[str, Any]) -> str:
         best = max(result["by_source"], key=lambda source: result["by_source"][source][name])
         by = result[name] - result["by_source"][best][name]
         ahead.append(f"{shown} {by:+.4f} ({best})")
-    return f"All sources together beside the best one alone: {', '.join(ahead)}."
+    return f"The blend beside the best source alone: {', '.join(ahead)}."
 
 
 def cold_start_section(result: dict[str, Any]) -> str:
