@@ -43,7 +43,7 @@ class Verdict:
 async def verdict(cluster: Cluster) -> Verdict:
     """Check everything. The workers must be stopped, or idle with nothing left to do."""
     found = Verdict()
-    found.counts = await verified(cluster.settings)
+    found.counts = await verified(cluster.settings, migrated=cluster.upgraded)
     if not found.counts.pop("passed"):
         found.note("state or lists are not what the log says: see above")
     found.counts["fallen_cursors"] = len(cluster.fallen_cursors)

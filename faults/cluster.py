@@ -66,6 +66,7 @@ class Cluster:
         self.store_lives = 0
         self.fallen_cursors: list[str] = []
         self.clock_off_s = 0.0  # of the workers
+        self.upgraded = False  # from a release that kept less
         self.early_commits: list[str] = []
         self.problems: list[str] = []
         self._seen: tuple[int, Places] = (0, {})

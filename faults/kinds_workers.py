@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,16 @@ from faults.cluster import Cluster
 from faults.gaps import GAPS
 from faults.kinds import QUIET_TIMEOUT_S, Strike
 from faults.load import Pair
-from faults.schedule import Fault
-from stream_app.ports import USERS
+from faults.old_release import ITEM_BEFORE, USER_BEFORE
+from faults.schedule import WORKERS, Fault
+from faults.workers import STOP_TIMEOUT_S
+from stream_app.ports import ITEMS, USERS
 
 MET_TIMEOUT_S = 20.0
 START_FAILS_WITHIN_S = 60.0
 STEP_BACK_S = 3_600.0
 AHEAD_MAX_S = 3_000.0  # Kafka refuses times that are an hour ahead of its own
+ID_BYTES = 8  # of customers and items; what partitions keep of their own has other ids
 PROBES = 24  # customers of a burst, so that every partition has some
 
 
@@ -145,11 +149,72 @@ async def recompute(cluster: Cluster, fault: Fault) -> None:
         cluster.problems.append(f"recompute ended with {code}: {said[-500:]}")
 
 
+async def upgrade(cluster: Cluster, fault: Fault) -> None:
+    """All workers are of the release before for a while, and end; this release goes on.
+
+    As the runbook has it for a change of the schema: stop all, start all. One dies between a commit
+    and what it tells others of it, the other in order or in the middle of anything.
+    """
+    first = cluster.workers[fault.worker]
+    cluster.upgraded = True
+    try:
+        await _replace_all(cluster, "before", signal.SIGTERM)
+        await cluster.caught_up(await cluster.ends(), timeout_s=QUIET_TIMEOUT_S)
+        await asyncio.sleep(fault.between(2, 8))
+        first.expect_end()
+        await met(first.wait_at(f"{USERS}_after_commit", "kill"))
+        first.may_restart.clear()
+        number = signal.SIGTERM if fault.strength < 0.5 else signal.SIGKILL
+        await _replace_all(cluster, "this", number, look=_stored_before)
+    finally:
+        first.forget(f"{USERS}_after_commit")
+        for worker in cluster.workers[:WORKERS]:
+            worker.release = "this"
+            worker.may_restart.set()
+
+
+async def _replace_all(
+    cluster: Cluster,
+    release: str,
+    number: signal.Signals,
+    look: Callable[[Cluster], Awaitable[None]] | None = None,
+) -> None:
+    """End both workers, ``look`` at what they left, and start them as those of ``release``."""
+    workers = cluster.workers[:WORKERS]
+    for worker in workers:
+        worker.may_restart.clear()
+        worker.release = release
+        worker.signal(number, ends=True)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while any(worker.running for worker in workers):
+        if time.monotonic() > deadline:
+            for worker in workers:
+                worker.signal(signal.SIGKILL, ends=True)
+        await asyncio.sleep(0.05)
+    if look is not None:
+        await look(cluster)
+    for worker in workers:
+        worker.may_restart.set()
+
+
+async def _stored_before(cluster: Cluster) -> None:
+    """The fault is one only if there are customers and items in the schema of before."""
+    for space, schema in ((USERS, USER_BEFORE), (ITEMS, ITEM_BEFORE)):
+        found = 0
+        for p in range(cluster.options.partitions):
+            async for keys in cluster.store.scan(space, p):
+                ids = [key for key in keys if len(key) == ID_BYTES]
+                blobs = await cluster.store.load(space, [p] * len(ids), ids)
+                found += sum(blob is not None and blob[0] == schema for blob in blobs)
+        if not found:
+            cluster.problems.append(f"the release before left nothing of schema {schema}: {space}")
+
+
 STRIKES: dict[str, Strike] = {
     **{
         strike.__name__: strike
         for strike in (
-            *(zombie_at_commit, clock_step, changed_settings, wrong_partitions, recompute),
+            *(zombie_at_commit, clock_step, changed_settings, wrong_partitions, recompute, upgrade),
         )
     },
     **{f"kill_at_{gap}": partial(kill_at, gap) for gap in GAPS},

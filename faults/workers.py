@@ -32,6 +32,7 @@ class SupervisedWorker:
         self.home = log_path.with_suffix(".home")  # its working directory, which stays empty
         self.pids: list[int] = []
         self.changed: dict[str, str] = {}  # settings of the next start
+        self.release = "this"  # of the next start, or the one "before": faults.old_release
         self.may_restart = asyncio.Event()
         self.may_restart.set()
         self.exits: list[int] = []  # not asked for by us
@@ -48,7 +49,7 @@ class SupervisedWorker:
         self._task = asyncio.create_task(self._supervise())
 
     def _spawn(self) -> None:
-        module = ["faults.instrumented", self._guard or "none", str(self.control)]
+        module = ["faults.instrumented", self._guard or "none", self.release, str(self.control)]
         command = [sys.executable, "-m", *module, "-A", APP, "worker", "-l", "info"]
         helper = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())]
         self._expected = False

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import click
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from stream_app.events import EventDecoder
 from stream_app.hashing import customer_id
 from stream_app.journeys import load_journey
 from stream_app.offline.recompute import Customers
-from stream_app.offline.recompute_customers import books
+from stream_app.offline.recompute_customers import books, kept_by_schema_2
 from stream_app.offline.recompute_items import ItemPartition, Masses, Sums
 from stream_app.pipeline import ACCOUNTS_ID
 from stream_app.ports import ITEMS, USERS, RawBatch
@@ -44,14 +45,15 @@ ERROR_MAX = 1e-9  # of an item's masses, relative: what summing in another order
 def register(app: Any, settings: Settings) -> None:
     """Add the command of this module to ``app``."""
 
-    async def verify() -> None:
+    async def verify(migrated: bool) -> None:
         """Recompute all state from the log and compare; run it while few events arrive."""
-        result = await verified(settings)
+        result = await verified(settings, migrated=migrated)
         plain(orjson.dumps(result).decode())
         if not result["passed"]:
             raise SystemExit(1)
 
-    app.command()(command(verify))
+    migrated = "State comes from an older schema: what that did not keep of customers may lack."
+    app.command(click.option("--migrated", is_flag=True, help=migrated))(command(verify))
 
 
 @dataclass(slots=True)
@@ -79,9 +81,11 @@ class Findings:
             self.faults.append(text)
 
 
-async def verified(settings: Settings) -> dict[str, Any]:
+async def verified(settings: Settings, *, migrated: bool = False) -> dict[str, Any]:
     """Read the topics, recompute, compare with Redis, print a table; the totals.
 
+    With ``migrated`` customers may lack what schema 2 did not keep: they are counted as
+    ``migrated_customers``, not as divergent ones.
     What differs because workers went on meanwhile, or have gathered what they go on with (counts
     of items follow the customers, time-outs come without any event), is looked at again. Memory
     grows with customers, items and transitions of the log. Raises ``StreamAppError`` when the log
@@ -91,7 +95,7 @@ async def verified(settings: Settings) -> dict[str, Any]:
         if attempt:
             console.print("workers went on while the log was read: reading it again")
         before = await _cursors(settings)
-        result = await _verified_once(settings)
+        result = await _verified_once(settings, migrated)
         if result["passed"]:
             break
         await asyncio.sleep(settings.relate_linger_s + HAND_OVER_MAX_S)
@@ -114,7 +118,7 @@ async def _cursors(settings: Settings) -> list[int]:
         await store.close()
 
 
-async def _verified_once(settings: Settings) -> dict[str, Any]:
+async def _verified_once(settings: Settings, migrated: bool) -> dict[str, Any]:
     masses, expected = Masses(), np.zeros(settings.cooccurrence_partitions, np.int64)
     sources = await _read_clicks(settings, masses, expected)
     followers, ends = await _read_pairs(settings)
@@ -123,7 +127,7 @@ async def _verified_once(settings: Settings) -> dict[str, Any]:
     store = redis_store(settings)
     try:
         for p, source in enumerate(sources):
-            await _compare_source(store, settings, p, source, letters, findings, table)
+            await _compare_source(store, settings, p, source, letters, findings, table, migrated)
         sums = masses.sums()
         for q, follower in enumerate(followers):
             blobs = await _item_blobs(store, q, follower)
@@ -151,10 +155,10 @@ def _result(findings: Findings, sources: Sequence[Source], divergent_lists: int)
     if findings.error > ERROR_MAX:
         findings.fault("masses differ")
     names = ("applied", "dead_lettered", "rejected", "skipped", "lost", "doubled", "customers")
+    names += ("migrated_customers", "divergent_customers", "items", "divergent_items")
     return {
         "events": sum(source.end for source in sources),
-        **{name: findings.counts[name] for name in (*names, "divergent_customers", "items")},
-        "divergent_items": findings.counts["divergent_items"],
+        **{name: findings.counts[name] for name in names},
         "item_mass_max_relative_error": findings.error,
         "divergent_lists": divergent_lists,
         "passed": not findings.counts["faults"],
@@ -271,6 +275,7 @@ async def _compare_source(
     letters: set[tuple[str, int]],
     findings: Findings,
     table: Table,
+    migrated: bool,
 ) -> None:
     """The accounts, dead letters and customers of one clickstream partition."""
     where = f"{settings.clickstream_topic}-{p}"
@@ -286,12 +291,15 @@ async def _compare_source(
             f" {row['rejected']} rejected, the log says {source.customers.applied} and {policy}"
         )
     everyone = list(source.customers.customers.values())
-    differ = 0
+    differ = lacking = 0
     for start in range(0, len(everyone), LOAD_BLOBS):
         part = everyone[start : start + LOAD_BLOBS]
         keys = [who.id.to_bytes(8, "little") for who in part]
         blobs = await store.load(USERS, [p] * len(keys), keys)
-        differ += sum(books(blob) != who.blob() for blob, who in zip(blobs, part, strict=True))
+        for blob, who in zip(blobs, part, strict=True):
+            if books(blob) != (true := who.blob()):
+                lacks = migrated and kept_by_schema_2(blob) == kept_by_schema_2(true)
+                lacking, differ = lacking + lacks, differ + (not lacks)
     if differ:
         findings.fault(f"{where}: {differ} of {len(everyone)} customers differ from the log")
     for name in ("applied", "dead_lettered", "rejected", "skipped"):
@@ -300,6 +308,7 @@ async def _compare_source(
     findings.counts["doubled"] += doubled
     findings.counts["customers"] += len(everyone)
     findings.counts["divergent_customers"] += differ
+    findings.counts["migrated_customers"] += lacking
     _add_row(table, where, source.end, row, f"{differ} of {len(everyone)} customers differ")
 
 

@@ -162,6 +162,19 @@ def books(blob: bytes | None) -> bytes | None:
     return encode_users(user, [customer_name(blob)])[0]
 
 
+def kept_by_schema_2(blob: bytes | None) -> bytes | None:
+    """The :func:`books` of a customer without what came later: words of a search, purchase times.
+
+    Two states that agree here may have taken an upgrade from schema 2 differently.
+    """
+    if not blob:
+        return blob
+    user = decode_users(np.zeros(1, np.uint64), [books(blob) or b""])
+    for name in ("bought_ts", "query_n", "query_word"):
+        user[name] = 0
+    return encode_users(user, [customer_name(blob)])[0]
+
+
 def customer_of(blob: bytes) -> Customer:
     """The customer that a stored state tells of."""
     user = decode_users(np.zeros(1, np.uint64), [blob])[0]

@@ -1,0 +1,69 @@
+"""What the release before stored: a worker with this is one of it, as far as Redis can tell.
+
+Customers in schema 2, which knew no words of a search and no purchase times; items in schema 1,
+which knew no fans; outboxes in schema 1, whose transitions were routed when they were committed.
+Nothing of this is in the product: the worker's encoders are replaced before Faust starts.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app import merging, pipeline, states
+from stream_app.codec import Outbox, encode_outbox
+from stream_app.core.neighbourhood import FAN
+from stream_app.core.state import USER, customer_name, decode_users, encode_users, layout
+from stream_app.core.tables import ITEM, NEIGHBOUR, ItemTables
+from stream_app.handing import route_transitions
+from stream_app.settings import load_settings
+
+USER_BEFORE, ITEM_BEFORE, OUTBOX_BEFORE = 2, 1, 1
+
+
+def customer_before(blob: bytes) -> bytes:
+    """A customer, as the release before would have stored them."""
+    user = decode_users(np.zeros(1, np.uint64), [blob])
+    user["query_n"] = 0
+    (now,) = encode_users(user)
+    header, arrays = layout(USER)
+    starts = layout(USER, without="bought_ts")[1][:, 0].tolist()
+    kept, at = [now[:header]], header
+    for start, size, count in arrays.tolist():
+        end = at + size * now[count]
+        kept += [now[at:end]] if start in starts else []
+        at = end
+    return bytes([USER_BEFORE]) + b"".join(kept)[1:] + customer_name(blob)
+
+
+def item_before(blob: bytes) -> bytes:
+    """The same of an item."""
+    head = np.frombuffer(blob, ITEM, 1).copy()
+    fans_at = ITEM.itemsize + int(head["neighbours_n"][0]) * NEIGHBOUR.itemsize
+    named_at = fans_at + int(head["fans_n"][0]) * FAN.itemsize
+    head["schema"], head["fans_n"] = ITEM_BEFORE, 0
+    return head.tobytes() + blob[ITEM.itemsize : fans_at] + blob[named_at:]
+
+
+def outbox_before(outbox: Outbox, *, partitions: int) -> bytes:
+    """The same of an outbox, for ``partitions`` of items."""
+    routed = route_transitions(outbox.waiting, partitions=partitions) if outbox.waiting else []
+    told = {name: getattr(outbox, name) for name in outbox.__struct_fields__}
+    changed = {"schema": OUTBOX_BEFORE, "transitions": outbox.transitions + routed, "waiting": []}
+    return encode_outbox(Outbox(**told | changed))
+
+
+def install() -> None:
+    """Let this process store the schemas of the release before."""
+    partitions = load_settings().cooccurrence_partitions
+    encode_tables = ItemTables.encode
+
+    def customers(users: NDArray[np.void], names: Sequence[bytes] | None = None) -> list[bytes]:
+        return [customer_before(blob) for blob in encode_users(users, names)]
+
+    def items(tables: ItemTables, nodes: NDArray[np.int64]) -> list[bytes]:
+        return [item_before(blob) for blob in encode_tables(tables, nodes)]
+
+    states.encode_users = merging.encode_users = customers  # type: ignore[attr-defined]
+    ItemTables.encode = items  # type: ignore[method-assign,assignment]
+    pipeline.encode_outbox = lambda outbox: outbox_before(outbox, partitions=partitions)  # type: ignore[attr-defined]
