@@ -80,6 +80,12 @@ class _Recorder:
         self.entry.hashes += records
         return await self._public.put_hashes(records)
 
+    async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+        return await self._public.get_hashes(keys)
+
+    async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
+        return await self._public.amend_hashes(records)
+
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         self.entry.values += pairs
         await self._public.put_values(pairs)

@@ -156,6 +156,17 @@ class PublicStore(Protocol):
         """Replace hashes that are not newer than the given ones; returns how many were replaced."""
         ...
 
+    async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+        """Public hashes in order; an empty one for a key that does not exist."""
+        ...
+
+    async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
+        """Replace the given fields where (version, epoch) is still theirs; returns how often.
+
+        Their other fields and what is left of their lifetime stay.
+        """
+        ...
+
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         """Set string keys: ``similar:<item_id>``, ``trending:<segment>``, ``profile:<user_id>``."""
         ...

@@ -1,8 +1,9 @@
 """WITHDRAW: items that must not be listed any more leave every list that was published.
 
-A customer whose lists hold one is ranked anew, by a ``refresh`` record in their own clickstream
-partition: it goes the way of all events, so order, versions and exactly-once stay what they are.
-Item lists (``similar:``, ``trending:``) are published again by RELATE.
+It is crossed out of customers' lists at once (:mod:`stream_app.delisting`). Then those customers
+are ranked anew, by a ``refresh`` record in their own clickstream partition: it goes the way of all
+events, so order, versions and exactly-once stay what they are. Item lists (``similar:``,
+``trending:``) are published again by RELATE.
 """
 
 import asyncio
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 from stream_app.codec import ListsBlock
 from stream_app.core.catalog import Catalog
 from stream_app.core.held import HeldLists
+from stream_app.delisting import delist
 from stream_app.errors import LogUnavailable
 from stream_app.hashing import given_name, stable_hash
-from stream_app.ports import Log, RawBatch, Record
+from stream_app.ports import Log, PublicStore, RawBatch, Record
 from stream_app.relating import Relate
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
@@ -69,6 +71,7 @@ class Withdraw:
         settings: Settings,
         catalog: Catalog,
         log: Log,
+        public: PublicStore,
         relate: Relate,
         clock: Callable[[], float],
     ) -> None:
@@ -77,6 +80,7 @@ class Withdraw:
         self._settings = settings
         self._catalog = catalog
         self._log = log
+        self._public = public
         self._relate = relate
         self._clock = clock
         self._held: dict[int, HeldLists] = {}
@@ -145,15 +149,21 @@ class Withdraw:
         ids = np.fromiter(self._gone, np.uint64, len(self._gone))
         self._gone.clear()
         late, self._late = self._late, {}
-        for partition, names in late.items():
-            await self._refresh(partition, list(names))
-        if not len(ids):
-            return
-        for partition, held in list(self._held.items()):
-            await self._refresh(partition, held.holders(ids))
+        affected = {partition: list(names) for partition, names in late.items()}
+        for partition, held in self._held.items() if len(ids) else ():
+            holders = late.get(partition, {}) | dict.fromkeys(held.holders(ids))
+            affected[partition] = list(holders)
             if not held.complete:
                 self._to_sweep[partition] = None
-        await self._relate.withdraw(ids)
+        everyone = [name for names in affected.values() for name in names]
+        # A rule may keep an item out of some lists only: ranking has to say which.
+        unlisted = bool(late) or not self._catalog.listed(ids).all()
+        if unlisted and everyone:
+            await delist(self._public, self._catalog, everyone)
+        if len(ids):
+            await self._relate.withdraw(ids)
+        for partition, names in affected.items():
+            await self._refresh(partition, names)
 
     async def _refresh(self, partition: int, names: Sequence[str]) -> None:
         """Have customers ranked anew, at a pace that leaves room for their events."""
@@ -201,7 +211,9 @@ class Withdraw:
             await asyncio.sleep(IDLE_SHARE * (time.monotonic() - started))
         held = self._held.get(partition)
         if held is not None:
-            await self._refresh(partition, [name for name in affected if not held.is_live(name)])
+            names = [name for name in affected if not held.is_live(name)]
+            await delist(self._public, self._catalog, names)
+            await self._refresh(partition, names)
 
     def _look_through(self, held: HeldLists, batch: RawBatch, affected: dict[str, None]) -> None:
         """Which customers have an item in their last lists that must not be there."""

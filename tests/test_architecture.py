@@ -101,8 +101,9 @@ LAYERS: dict[str, tuple[str, str]] = {
         "catalog_wire core errors events ports rule_records settings",
         "numpy orjson",
     ),
+    "delisting": ("core hashing ports retrying", "numpy orjson"),
     "withdrawing": (
-        "codec core errors hashing ports relating retrying settings",
+        "codec core delisting errors hashing ports relating retrying settings",
         "msgspec numpy orjson",
     ),
     "broadcasts": ("adapters composition errors following ports settings", ""),

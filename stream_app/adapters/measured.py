@@ -80,6 +80,14 @@ class MeasuredPublic(_Measured):
         self._metrics.lists.add((), replaced)
         return replaced
 
+    async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+        """See :meth:`stream_app.ports.PublicStore.get_hashes`."""
+        return await self._timed("get_hashes", self._public.get_hashes(keys))
+
+    async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
+        """See :meth:`stream_app.ports.PublicStore.amend_hashes`."""
+        return await self._timed("amend_hashes", self._public.amend_hashes(records))
+
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         """See :meth:`stream_app.ports.PublicStore.put_values`."""
         await self._timed("put_values", self._public.put_values(pairs))

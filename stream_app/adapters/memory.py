@@ -133,6 +133,22 @@ class MemoryPublic:
             replaced += 1
         return replaced
 
+    async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+        """See :meth:`stream_app.ports.PublicStore.get_hashes`."""
+        stored = [self._records.get(key) for key in keys]
+        return [dict(record) if isinstance(record, dict) else {} for record in stored]
+
+    async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
+        """See :meth:`stream_app.ports.PublicStore.amend_hashes`."""
+        amended = 0
+        for record in records:
+            stored = self._records.get(record.key)
+            if not isinstance(stored, dict) or _version_of(stored) != record[1:3]:
+                continue
+            stored.update(zip(record.names, record.values, strict=True))
+            amended += 1
+        return amended
+
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         """See :meth:`stream_app.ports.PublicStore.put_values`."""
         for key, value in pairs:

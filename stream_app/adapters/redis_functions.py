@@ -25,8 +25,11 @@ def function_call(name: str, keys: Sequence[bytes], arguments: Command) -> Comma
     return ("FCALL", f"{LIBRARY}_{name}", len(keys), *keys, *arguments)
 
 
-def hashes_call(records: Sequence[PublicHash], *, ttl_ms: int | None) -> Command:
-    """Return the call of ``put_hashes``: each set of field names once, then the values."""
+def hashes_call(name: str, records: Sequence[PublicHash], *, ttl_ms: int | None) -> Command:
+    """Return the call of ``put_hashes`` or another function with its arguments.
+
+    Each set of field names once, then the values.
+    """
     shapes: dict[tuple[bytes, ...], int] = {}
     values: list[Argument] = []
     for record in records:
@@ -42,4 +45,4 @@ def hashes_call(records: Sequence[PublicHash], *, ttl_ms: int | None) -> Command
     for names in shapes:
         named += (len(names), *names)
     keys = [record.key.encode() for record in records]
-    return function_call("put_hashes", keys, (ttl_ms or b"", len(shapes), *named, *values))
+    return function_call(name, keys, (ttl_ms or b"", len(shapes), *named, *values))

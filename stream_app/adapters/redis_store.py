@@ -140,12 +140,25 @@ class RedisStore:
 
     async def put_hashes(self, records: Sequence[PublicHash]) -> int:
         """See :meth:`stream_app.ports.PublicStore.put_hashes`."""
+        return await self._with_hashes("put_hashes", records)
+
+    async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
+        """See :meth:`stream_app.ports.PublicStore.amend_hashes`."""
+        return await self._with_hashes("amend_hashes", records)
+
+    async def _with_hashes(self, name: str, records: Sequence[PublicHash]) -> int:
         groups = self._link.groups([record.key.encode() for record in records])
         calls: list[Call] = []
         for group in groups:
-            command = hashes_call([records[k] for k in group], ttl_ms=self._public_ttl_ms)
+            command = hashes_call(name, [records[k] for k in group], ttl_ms=self._public_ttl_ms)
             calls.append((records[group[0]].key.encode(), command))
         return sum(await self._fcall(calls))
+
+    async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+        """See :meth:`stream_app.ports.PublicStore.get_hashes`. One round trip."""
+        names = [key.encode() for key in keys]
+        read = await self._run([(name, ("HGETALL", name)) for name in names]) if names else []
+        return [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in read]
 
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         """See :meth:`stream_app.ports.PublicStore.put_values`. An empty value deletes the key."""

@@ -26,12 +26,9 @@ local function newer(key, version, epoch)
   return stored_epoch ~= nil and stored_epoch > tonumber(epoch)
 end
 
--- KEYS: one per hash. ARGV: ttl_ms, the number of shapes, for each shape the number of its fields and
--- their names; then for each hash its shape, version, epoch and the other values. Every string that
--- Lua sees costs more than HSET does with it, so a name is sent once for all hashes that have it.
--- Returns how many were replaced.
-local function put_hashes(keys, args)
-  local ttl_ms, shapes, at, replaced = args[1], {}, 3, 0
+-- Field names by shape as HSET wants them, and where in the arguments what follows them begins.
+local function shapes_of(args)
+  local shapes, at = {}, 3
   for s = 1, tonumber(args[2]) do
     local words = { 'version', '', 'epoch', '' }
     for k = 1, tonumber(args[at]) do
@@ -40,6 +37,16 @@ local function put_hashes(keys, args)
     at = at + #words / 2 - 1
     shapes[tostring(s)] = words
   end
+  return shapes, at
+end
+
+-- KEYS: one per hash. ARGV: ttl_ms, the number of shapes, for each shape the number of its fields and
+-- their names; then for each hash its shape, version, epoch and the other values. Every string that
+-- Lua sees costs more than HSET does with it, so a name is sent once for all hashes that have it.
+-- Returns how many were replaced.
+local function put_hashes(keys, args)
+  local ttl_ms, replaced = args[1], 0
+  local shapes, at = shapes_of(args)
   for i = 1, #keys do
     local words = shapes[args[at]]
     local n = #words
@@ -62,5 +69,27 @@ local function put_hashes(keys, args)
   return replaced
 end
 
+-- KEYS and ARGV as for put_hashes. Sets the given fields of hashes that are still of this version and
+-- epoch. Returns how many these are.
+local function amend_hashes(keys, args)
+  local amended = 0
+  local shapes, at = shapes_of(args)
+  for i = 1, #keys do
+    local words = shapes[args[at]]
+    local n = #words
+    local stored = redis.call('HMGET', keys[i], 'version', 'epoch')
+    if stored[1] == args[at + 1] and stored[2] == args[at + 2] then
+      for k = 1, n / 2 do
+        words[2 * k] = args[at + k]
+      end
+      redis.call('HSET', keys[i], unpack(words, 1, n))
+      amended = amended + 1
+    end
+    at = at + n / 2 + 1
+  end
+  return amended
+end
+
 redis.register_function('@LIBRARY@_claim', claim)
+redis.register_function('@LIBRARY@_amend_hashes', amend_hashes)
 redis.register_function('@LIBRARY@_put_hashes', put_hashes)

@@ -154,8 +154,10 @@ async def _verified_once(settings: Settings, migrated: bool) -> dict[str, Any]:
 def _result(findings: Findings, sources: Sequence[Source], divergent_lists: int) -> dict[str, Any]:
     if findings.error > ERROR_MAX:
         findings.fault("masses differ")
-    names = ("applied", "dead_lettered", "rejected", "skipped", "lost", "doubled", "customers")
-    names += ("migrated_customers", "divergent_customers", "items", "divergent_items")
+    names = (
+        *("applied", "dead_lettered", "rejected", "skipped", "lost", "doubled", "customers"),
+        *("migrated_customers", "divergent_customers", "items", "divergent_items"),
+    )
     return {
         "events": sum(source.end for source in sources),
         **{name: findings.counts[name] for name in names},

@@ -100,6 +100,12 @@ class MortalPublic:
         self._fate.reach("lists: after")
         return replaced
 
+    async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+        return await self._public.get_hashes(keys)
+
+    async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
+        return await self._public.amend_hashes(records)
+
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         kind = pairs[0][0].partition(":")[0]
         self._fate.reach(f"{kind}: before")

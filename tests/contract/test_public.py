@@ -82,6 +82,26 @@ async def test_many_hashes_are_judged_one_by_one(stores: Stores) -> None:
     assert await stores.public.get("rec:251") == {b"a": b"old", b"version": b"251", b"epoch": b"1"}
 
 
+async def test_hashes_are_read_together_and_missing_ones_are_empty(stores: Stores) -> None:
+    await stores.public.put_hashes([record(1, 1, key=f"rec:{k}", home=b"%d" % k) for k in range(9)])
+    read = await stores.public.get_hashes(["rec:3", "rec:none", "rec:8", "rec:3"])
+    assert [fields.get(b"home") for fields in read] == [b"3", None, b"8", b"3"]
+    assert read[0] == await stores.public.get("rec:3")
+    assert await stores.public.get_hashes([]) == []
+
+
+async def test_fields_are_amended_only_of_the_very_version_and_epoch(stores: Stores) -> None:
+    await stores.public.put_hashes([record(7, 2, home=b"h", cart=b"c")])
+    for version, epoch in ((6, 2), (8, 2), (7, 1), (7, 3)):
+        assert await stores.public.amend_hashes([record(version, epoch, home=b"x")]) == 0
+    amendments = [record(7, 2, home=b"less"), record(7, 2, key="rec:none", home=b"less")]
+    assert await stores.public.amend_hashes(amendments) == 1
+    stored = await stores.public.get(KEY)
+    assert stored == {b"home": b"less", b"cart": b"c", b"version": b"7", b"epoch": b"2"}
+    assert await stores.public.get("rec:none") is None, "what was erased stays erased"
+    assert await stores.public.amend_hashes([]) == 0
+
+
 async def test_values_are_set_replaced_and_deleted_when_empty(stores: Stores) -> None:
     values = [(f"similar:{number}", b"[%d]\r\n\0" % number) for number in range(3_000)]
     await stores.public.put_values(values)

@@ -146,6 +146,33 @@ async def test_an_item_that_cannot_be_sold_leaves_all_lists(
     assert await shop.refresh() == 0
 
 
+async def test_it_is_crossed_out_before_anything_is_ranked_anew(shop: Shop) -> None:
+    holders = [key for key in await shop.holders("item-0") if key.startswith("rec:")]
+    before = {key: await shop.public.get(key) for key in holders}
+    shop.say("item-0", stock=0)
+    await shop.stages.withdraw.step()
+    assert await shop.holders("item-0") == []
+    for key, fields in before.items():
+        now = await shop.public.get(key)
+        assert isinstance(fields, dict) and isinstance(now, dict)
+        assert now.keys() == fields.keys()
+        for name, text in fields.items():
+            if text[:1] == b"[":
+                kept = [e for e in orjson.loads(text) if e["item_id"] != "item-0"]
+                assert orjson.loads(now[name]) == kept
+            else:
+                assert now[name] == text, "version, epoch and everything else"
+    assert await shop.refresh() == len(holders), "then they are ranked anew"
+
+
+async def test_nobody_who_was_erased_comes_back_by_it(shop: Shop) -> None:
+    key = next(key for key in await shop.holders("item-0") if key.startswith("rec:"))
+    await shop.public.put_values([(key, b"")])
+    shop.say("item-0", stock=0)
+    await shop.stages.withdraw.step()
+    assert await shop.public.get(key) is None
+
+
 async def test_lists_stay_as_they_are_when_an_item_changes_that_may_be_listed(shop: Shop) -> None:
     shop.say("item-0", stock=5, price=3.0)
     assert await shop.refresh() == 0
