@@ -1,4 +1,4 @@
-"""``experiments``, ``insights``, ``evaluate-intent``, ``evaluate-decisions``: what was learned."""
+"""Learned: ``experiments``, ``insights``, ``evaluate-intent``, ``-decisions`` and ``-blend``."""
 
 import math
 from pathlib import Path
@@ -24,6 +24,8 @@ from stream_app.core.state import decode_partition
 from stream_app.decisions import Decisions, load_decisions
 from stream_app.errors import StreamAppError
 from stream_app.journeys import load_journey
+from stream_app.offline.blending import SHOPS
+from stream_app.offline.blending import regret as regret_of_blends
 from stream_app.offline.eventfile import read_events
 from stream_app.offline.foretell import foretell
 from stream_app.offline.regret import regret
@@ -93,6 +95,25 @@ def register(app: Any, settings: Settings) -> None:
         click.option("--seed", type=int, default=0, show_default=True),
         _JSON,
     )(command(evaluate_decisions))
+    _register_blend(app, settings)
+
+
+def _register_blend(app: Any, settings: Settings) -> None:
+    async def evaluate_blend(moves: int, k: int, seed: int, json_only: bool) -> None:
+        """Play the learned blend against fixed ones in shops whose truth is known."""
+        found = {}
+        for name, shop in SHOPS.items():
+            found[name] = await regret_of_blends(shop, settings, moves=moves, k=k, seed=seed)
+            if not json_only:
+                _print_blends(name, found[name])
+        plain(_json(found))
+
+    app.command(
+        click.option("--moves", type=click.IntRange(1_000, 10_000_000), default=20_000),
+        click.option("--k", type=click.IntRange(1, 100), default=10, show_default=True),
+        click.option("--seed", type=int, default=0, show_default=True),
+        _JSON,
+    )(command(evaluate_blend))
 
 
 def summary(
@@ -215,3 +236,17 @@ def _print_regret(found: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"best possible value per decision: {found['best_possible']:.4f}")
     _print_rows("value of always the same, true and from the bandit's log", found["estimates"])
+
+
+def _print_blends(shop: str, found: dict[str, Any]) -> None:
+    head = [f"{n:,}" for n in found["moves"][1::2]]  # the others are in the JSON object
+    table = Table("blend", *head, "late hits", title=f"{shop}: regret after so many moves")
+    table.columns[0].no_wrap = True
+    for name, row in found["regret"].items():
+        table.add_row(name, *(f"{x:.0f}" for x in row[1::2]), f"{found['late'][name]:.4f}")
+    console.print(table)
+    low, high = found["gain_interval"]
+    console.print(
+        f"best possible hit rate {found['late']['best possible']:.4f}; learned, less published"
+        f" {found['gain']:+.4f} ({low:+.4f} … {high:+.4f})"
+    )
