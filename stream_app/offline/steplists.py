@@ -28,6 +28,7 @@ from stream_app.offline.eventfile import EventTable
 from stream_app.ports import USERS
 from stream_app.settings import Settings
 
+ALL, EVERY_STEP = "all", "every step"  # rows of sums
 _Shown = list[tuple[str, NDArray[np.uint64]]]
 
 
@@ -89,7 +90,7 @@ async def evaluate_lists(
     targets: frozenset[str],
     fresh: bool = False,
 ) -> dict[str, Any]:
-    """By step and list: how often the next event's item was shown, and by home in as many places.
+    """By step and list, and in all: how often the next event's item was shown, and by home in as many places.
 
     ``fresh`` counts only events whose item the customer's lists cannot know from their own recent
     ones. ``gain_interval`` is that of the difference of hit rates, by cluster bootstrap.
@@ -112,9 +113,11 @@ async def evaluate_lists(
         if who in seen and test.event[row] in targets and not (fresh and item in seen[who]):
             step, lists, (home,) = await steps.shown(who, anonymous=group == "session_id")
             everything = np.unique(np.concatenate([ids for _, ids in lists]))
-            for name, ids in (*lists, ("all", everything)):
+            for name, ids in (*lists, (ALL, everything)):
                 hit, alone = item in ids, item in home[1][: len(ids)]
                 found[step, name].append((who, int(hit), int(alone), len(ids)))
+                if name == ALL:
+                    found[EVERY_STEP, ALL].append((who, int(hit), int(alone), len(ids)))
         seen[who].add(item)
         engine.describe(describer.new_items(test, [row]))
         await engine.apply([event_bytes(test, row, group)])

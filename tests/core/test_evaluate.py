@@ -132,7 +132,9 @@ async def test_the_lists_of_each_step_stand_beside_home_in_as_many_places(tmp_pa
     assert set(steps) == {
         *("browse: all", "browse: home"),
         *("cart: all", "cart: cart", "cart: cart_items", "cart: home"),
+        "every step: all",
     }
+    assert steps["every step: all"]["n"] == steps["browse: all"]["n"] + steps["cart: all"]["n"]
     reminder = steps["cart: cart_items"]
     assert (reminder["n"], reminder["places"], reminder["hit_rate"]) == (15, 1.0, 1.0)
     assert steps["cart: cart"]["hit_rate"] == 0.0, "what is bought was in the cart"
@@ -140,4 +142,4 @@ async def test_the_lists_of_each_step_stand_beside_home_in_as_many_places(tmp_pa
     fresh = await evaluate_lists(
         train, test, SETTINGS, group="session_id", targets=targets_of(None), fresh=True
     )
-    assert set(fresh["by_step"]) == {"browse: all", "browse: home"}
+    assert set(fresh["by_step"]) == {"browse: all", "browse: home", "every step: all"}
