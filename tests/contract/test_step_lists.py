@@ -55,7 +55,8 @@ async def test_each_step_publishes_its_lists(shop: Shop) -> None:
     assert sorted((await lists(shop))["cart_items"]) == ["boot", "sock"]
     assert not set((await lists(shop))["cart"]) & {"boot", "sock"}
     assert await after("begin_checkout") == "cart checkout"
-    assert await after("purchase", "boot") == "home post_purchase"
+    assert await after("purchase", "boot") == "home post_purchase cart_items"
+    assert (await lists(shop))["cart_items"] == ["sock"], "what is left in the cart"
     assert "boot" not in (await lists(shop))["post_purchase"]
     assert await after("search", query="hat") == "home search"
     for _ in range(32):
