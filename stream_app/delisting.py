@@ -15,7 +15,7 @@ from stream_app.hashing import stable_hash
 from stream_app.ports import PublicHash, PublicStore
 from stream_app.retrying import retrying
 
-CHUNK = 250  # customers at once: the event loop is not to wait for all of them
+CHUNK = 500  # customers at once: the event loop is not to wait for all of them
 
 
 async def delist(public: PublicStore, catalog: Catalog, customers: Sequence[str]) -> int:

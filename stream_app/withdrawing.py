@@ -9,7 +9,7 @@ events, so order, versions and exactly-once stay what they are. Item lists (``si
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -88,7 +88,11 @@ class Withdraw:
         self._gone: dict[int, None] = {}
         self._late: dict[int, dict[str, None]] = {}
         self._to_sweep: dict[int, None] = {}
+        self._items_gone: dict[int, None] = {}  # for item lists
+        self._to_rank: dict[int, dict[str, None]] = {}
         self._wake = asyncio.Event()
+        self._list_items = asyncio.Event()
+        self._rank = asyncio.Event()
 
     def gone(self, ids: NDArray[np.uint64]) -> None:
         """Items (hashes) that must not be listed from now on."""
@@ -138,16 +142,24 @@ class Withdraw:
         return sum(map(len, held)), sum(some.nbytes for some in held)
 
     async def run(self) -> None:
-        """Handle what is gone, until cancelled."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await self.step()
+        """Handle what is gone, until cancelled; what pages read does not wait for the rest."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_whenever(self._wake, self._cross_out))
+            group.create_task(_whenever(self._list_items, self._publish_item_lists))
+            group.create_task(_whenever(self._rank, self._rank_anew))
 
     async def step(self) -> None:
         """Handle what is gone now."""
+        await self._cross_out()
+        await self._publish_item_lists()
+        await self._rank_anew()
+
+    async def _cross_out(self) -> None:
+        """Find the customers whose lists hold what is gone, and shorten these in Redis."""
         ids = np.fromiter(self._gone, np.uint64, len(self._gone))
+        self._items_gone.update(self._gone)
         self._gone.clear()
+        self._list_items.set()
         late, self._late = self._late, {}
         affected = {partition: list(names) for partition, names in late.items()}
         for partition, held in self._held.items() if len(ids) else ():
@@ -156,14 +168,21 @@ class Withdraw:
             if not held.complete:
                 self._to_sweep[partition] = None
         everyone = [name for names in affected.values() for name in names]
-        # A rule may keep an item out of some lists only: ranking has to say which.
-        unlisted = bool(late) or not self._catalog.listed(ids).all()
-        if unlisted and everyone:
-            await delist(self._public, self._catalog, everyone)
-        if len(ids):
-            await self._relate.withdraw(ids)
         for partition, names in affected.items():
-            await self._refresh(partition, names)
+            self._to_rank.setdefault(partition, {}).update(dict.fromkeys(names))
+        # A rule may keep an item out of some lists only: ranking has to say which.
+        if everyone and (late or not self._catalog.listed(ids).all()):
+            await delist(self._public, self._catalog, everyone)
+        self._rank.set()
+
+    async def _publish_item_lists(self) -> None:
+        gone, self._items_gone = self._items_gone, {}
+        if gone:
+            await self._relate.withdraw(np.fromiter(gone, np.uint64, len(gone)))
+
+    async def _rank_anew(self) -> None:
+        to_rank, self._to_rank = self._to_rank, {}
+        await asyncio.gather(*(self._refresh(p, list(names)) for p, names in to_rank.items()))
 
     async def _refresh(self, partition: int, names: Sequence[str]) -> None:
         """Have customers ranked anew, at a pace that leaves room for their events."""
@@ -245,3 +264,10 @@ class Withdraw:
             held.put(names, np.arange(len(names)), counts, hashes, live=False)
         else:
             held.complete = False
+
+
+async def _whenever(event: asyncio.Event, act: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await event.wait()
+        event.clear()
+        await act()
