@@ -93,8 +93,8 @@ def compose(
         journey.names,
         settings.clickstream_partitions,
     )
-    publisher = Publisher(log, public, items, settings, journey)
     catalog = Catalog(items_max=settings.items_max)
+    publisher = Publisher(log, public, items, settings, journey, catalog)
     audience = Audience(customers_max=settings.users_max)
     suppression = Suppression(customers_max=settings.erasures_max)
     admission = Admission(suppression, audience)

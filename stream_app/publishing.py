@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.codec import ListsBlock, Outbox, json_text
+from stream_app.core.catalog import Catalog
 from stream_app.core.journey import Journey
 from stream_app.core.ranking import LISTS, Lists
 from stream_app.core.records import Texts, chosen, numbers, render_records, texts
@@ -27,10 +29,14 @@ OnPublished = Callable[[int, ListsBlock | None, Sequence[str]], None]
 
 
 class Messages(NamedTuple):
-    """The lists of one batch as they go to the topic and to ``rec:<user_id>``."""
+    """The lists of one batch as they go to the topic and to ``rec:<user_id>``.
+
+    ``catalog_version`` is that of the catalog when they were rendered.
+    """
 
     records: Sequence[Record] = ()
     hashes: Sequence[PublicHash] = ()
+    catalog_version: int = 0
 
 
 class Publisher:
@@ -43,7 +49,9 @@ class Publisher:
         reader: ItemReader,
         settings: Settings,
         journey: Journey,
+        catalog: Catalog,
     ) -> None:
+        self._catalog = catalog
         self._log = log
         self._public = public
         self._reader = reader
@@ -76,7 +84,7 @@ class Publisher:
             records.append(Record(customer.encode(), text[begin:end]))
             hashes.append(PublicHash(f"rec:{customer}", version, epoch, own, values))
             begin, at, first = end, at + width, last
-        return Messages(records, hashes)
+        return Messages(records, hashes, self._catalog.version)
 
     def _columns(
         self, partition: int, epoch: int, block: ListsBlock
@@ -105,7 +113,11 @@ class Publisher:
         ]
 
     async def publish(self, partition: int, outbox: Outbox, messages: Messages) -> None:
-        """Each customer's lists to the topic and to ``rec:<user_id>``; ``messages`` are those."""
+        """Each customer's lists to the topic and to ``rec:<user_id>``; ``messages`` are those.
+
+        They go without what must not be listed by now.
+        """
+        outbox.lists, messages = self._as_of_now(partition, outbox.lists, messages)
         await asyncio.gather(
             *(
                 self._send(self._settings.clickstream_topic, p, [Record(key, value)])
@@ -141,7 +153,31 @@ class Publisher:
             self._reader.learn_names(outbox.lists.names)
             lists = self._unpacked(outbox.lists)
         messages = self.render(partition, epoch, outbox.lists, lists)
-        await self.publish(partition, outbox, messages)
+        await self.publish(partition, outbox, messages._replace(catalog_version=-1))
+
+    def _as_of_now(
+        self, partition: int, block: ListsBlock | None, messages: Messages
+    ) -> tuple[ListsBlock | None, Messages]:
+        """The same, or without items that the catalog has taken back since they were ranked."""
+        if block is None or messages.catalog_version == self._catalog.version:
+            return block, messages
+        items = np.frombuffer(block.items, np.uint64)
+        kept = self._catalog.listed(items)
+        if kept.all() or (self._reader.tables.lookup(items) < 0).any():
+            return block, messages
+        counts = np.frombuffer(block.counts, np.uint8)
+        lists = np.repeat(np.arange(len(counts)), counts)[kept]
+        because = np.frombuffer(block.because, np.uint64)
+        now = msgspec.structs.replace(
+            block,
+            counts=np.bincount(lists, minlength=len(counts)).astype(np.uint8).tobytes(),
+            items=items[kept].tobytes(),
+            because=because[kept].tobytes(),
+            scores=np.frombuffer(block.scores, np.float32)[kept].tobytes(),
+            sources=np.frombuffer(block.sources, np.uint8)[kept].tobytes(),
+        )
+        epoch = messages.hashes[0].epoch
+        return now, self.render(partition, epoch, now, self._unpacked(now))
 
     def _unpacked(self, block: ListsBlock) -> Lists:
         """The lists of a packed block, whose item tables are in memory."""

@@ -108,6 +108,7 @@ class Relate:
         self._partitions = settings.cooccurrence_partitions
         self.owned: dict[int, Owned] = {}
         self._listed = listed
+        self._trending = asyncio.Lock()  # what was rendered first is written first
 
     async def process(self, batch: RawBatch) -> None:
         """Merge ``batch``; errors as for :meth:`stream_app.pipeline.Learn.process`."""
@@ -203,18 +204,29 @@ class Relate:
         """Publish without delay the lists of our items that may hold one of ``gone`` items."""
         await retrying(lambda: self._items.load(gone), "reading items")
         ids = holding(self._items.tables, gone)
-        for partition, owned in list(self.owned.items()):
-            mine = ids[ids % np.uint64(self._partitions) == partition]
-            if len(mine):
-                async with owned.lock:
-                    owned.pending.update(dict.fromkeys(mine.tolist()))
-                    owned.published_at = -np.inf
-                    await self._publish(owned)
-        if 0 in self.owned:
-            await self._publish_trending()
+        by_partition = [
+            (owned, ids[ids % np.uint64(self._partitions) == partition])
+            for partition, owned in self.owned.items()
+        ]
+        await asyncio.gather(
+            *(self._publish_now(owned, mine) for owned, mine in by_partition if len(mine)),
+            *([self._publish_trending()] if 0 in self.owned else ()),
+        )
+
+    async def _publish_now(self, owned: Owned, ids: NDArray[np.uint64]) -> None:
+        """Refresh the ``similar:`` keys of these items, after what is being published."""
+        async with owned.lock:
+            pairs = await self._render(ids, owned)
+            await retrying(lambda: self._public.put_values(pairs), "writing similar items")
+            for key in ids.tolist():
+                owned.pending.pop(key, None)
 
     async def _publish_trending(self) -> None:
         """What is popular, with everybody and in each segment, and what rises."""
+        async with self._trending:
+            await self._publish_tops()
+
+    async def _publish_tops(self) -> None:
         size = self._settings.trending_size
         ts = max((owned.meta.last_ts for owned in self.owned.values()), default=0.0)
         found = {"all": self._items.top(TOP_MAX)}  # some may not be listed

@@ -60,7 +60,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "books": ("errors events ports", "msgspec orjson"),
     "sales": ("errors", "numpy msgspec"),
     "items": ("errors ports codec core hashing telemetry", "numpy"),
-    "publishing": ("suppression ports settings codec core items retrying", "numpy"),
+    "publishing": ("suppression ports settings codec core items retrying", "msgspec numpy"),
     "model_file": ("core errors", "orjson"),
     "offers": ("settings core hashing items", "numpy"),
     "outbox": ("events codec core profiles sales", "numpy"),

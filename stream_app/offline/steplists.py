@@ -90,7 +90,9 @@ async def evaluate_lists(
     targets: frozenset[str],
     fresh: bool = False,
 ) -> dict[str, Any]:
-    """By step and list, and in all: how often the next event's item was shown, and by home in as many places.
+    """By step and list, and in all: how often the next event's item was shown.
+
+    Beside it, how often home alone would have shown it in as many places.
 
     ``fresh`` counts only events whose item the customer's lists cannot know from their own recent
     ones. ``gain_interval`` is that of the difference of hit rates, by cluster bootstrap.

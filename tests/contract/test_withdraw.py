@@ -8,12 +8,13 @@ import orjson
 import pytest
 
 from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
+from stream_app.codec import decode_outbox
 from stream_app.composition import Stages, compose
 from stream_app.core.held import HeldLists
 from stream_app.core.merchandising import Rule
 from stream_app.errors import StreamAppError
 from stream_app.hashing import stable_hash
-from stream_app.ports import RawBatch
+from stream_app.ports import USERS, Claim, Commit, RawBatch
 from stream_app.rehearsal import rehearse
 from stream_app.settings import Settings, load_settings
 
@@ -163,6 +164,36 @@ async def test_it_is_crossed_out_before_anything_is_ranked_anew(shop: Shop) -> N
             else:
                 assert now[name] == text, "version, epoch and everything else"
     assert await shop.refresh() == len(holders), "then they are ranked anew"
+
+
+async def test_lists_that_are_on_their_way_go_without_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = shop.store.commit
+    key = next(key for key in await shop.holders("item-0") if key.startswith("rec:c"))
+    ranked: list[bytes] = []
+
+    async def sold_out_meanwhile(claim: Claim, step: Commit) -> None:
+        await commit(claim, step)
+        if claim.space == USERS:
+            ranked.append(step.outbox)
+            shop.say("item-0", stock=0)
+
+    monkeypatch.setattr(shop.store, "commit", sold_out_meanwhile)
+    event = {"event": "view", "item_id": "item-1", "ts": NOW + EVENTS, "user_id": key[4:]}
+    await shop.send([orjson.dumps(event)])
+    lists = decode_outbox(ranked[0]).lists
+    assert lists is not None, "they were ranked with the item"
+    assert stable_hash("item-0") in np.frombuffer(lists.items, np.uint64)
+    (value,) = shop.published[-1].values
+    said, stored = orjson.loads(value or b""), await shop.public.get(key)
+    assert isinstance(stored, dict)
+    for name, entries in said["lists"].items():
+        assert entries == orjson.loads(stored[name.encode()])
+        assert "item-0" not in {entry["item_id"] for entry in entries}
+    names = np.array([stable_hash(e["item_id"]) for e in said["lists"]["home"]], np.uint64)
+    listed = np.frombuffer(lists.items, np.uint64)
+    assert names.tolist() == [i for i in listed[: len(names) + 1] if i != stable_hash("item-0")]
 
 
 async def test_nobody_who_was_erased_comes_back_by_it(shop: Shop) -> None:
