@@ -109,7 +109,7 @@ class Learn:
             settings, journey, items, self._ranker, candidates, offers, merchandise
         )
         self._blending = settings.blend_weights == "learned"
-        self._turns = Turns()
+        self.turns = Turns()
         self.owned: dict[int, Owned] = {}
         self.learning = True  # False: the frozen evaluation protocol
         self.serving = True  # False: evaluation asks for the lists it needs
@@ -144,7 +144,7 @@ class Learn:
         )
         who, users, clicks, moved = await self._load(batch.partition, owned, events)
         self._telemetry.lap("load")
-        async with self._turns:
+        async with self.turns:
             done = self._applied(owned, batch, events, who, users, moved, clicks)
         await retrying(lambda: self._store.commit(owned.claim, done.step), "committing customers")
         self._telemetry.lap("commit")

@@ -123,7 +123,7 @@ class Publisher:
                 self._send(self._settings.clickstream_topic, p, [Record(key, value)])
                 for p, key, value in outbox.clicks
             ),
-            self._publish_lists(partition, messages),
+            self._publish_lists(partition, outbox.lists, messages),
             self._publish_profiles(outbox.profiles),
         )
         if outbox.erased:
@@ -131,7 +131,7 @@ class Publisher:
         if outbox.erasures:  # what a replay of the log must not bring back
             suppressed = [erasure_record(*erasure) for erasure in outbox.erasures]
             await self._send(self._settings.erasures_topic, partition, suppressed)
-        self.on_published(partition, outbox.lists, outbox.erased)
+        self.on_published(partition, None, outbox.erased)
 
     async def hand_over(
         self, transitions: Sequence[tuple[int, bytes]], sales: Sequence[tuple[int, bytes]]
@@ -201,14 +201,19 @@ class Publisher:
             lambda: self._log.send(topic, partition, records), f"sending to {topic}-{partition}"
         )
 
-    async def _publish_lists(self, partition: int, messages: Messages) -> None:
+    async def _publish_lists(
+        self, partition: int, block: ListsBlock | None, messages: Messages
+    ) -> None:
         if not messages.hashes:
             return
         topic = self._settings.recommendations_topic
         await asyncio.gather(
-            self._send(topic, partition, messages.records),
-            retrying(lambda: self._public.put_hashes(messages.hashes), "writing public lists"),
+            self._send(topic, partition, messages.records), self._put(partition, block, messages)
         )
+
+    async def _put(self, partition: int, block: ListsBlock | None, messages: Messages) -> None:
+        await retrying(lambda: self._public.put_hashes(messages.hashes), "writing public lists")
+        self.on_published(partition, block, ())  # as soon as pages can read them
 
     async def _publish_profiles(self, profiles: Sequence[tuple[str, bytes]]) -> None:
         if profiles:

@@ -1,8 +1,11 @@
 """Who computes: one batch at a time, and whatever waits for the network goes on in between."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 STEPS = 8  # of the event loop: a reply's way from the socket to who waits for it, and an answer's
+HELD_BACK_MAX_S = 1.0
 
 
 class Turns:
@@ -14,9 +17,17 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
+        self._hurrying = 0
+        self._calm = asyncio.Event()  # nobody is in a hurry
+        self._calm.set()
 
     async def __aenter__(self) -> None:
         await self._lock.acquire()
+        try:
+            await self._calm.wait()
+        except BaseException:
+            self._lock.release()
+            raise
 
     async def __aexit__(self, *_error: object) -> None:
         try:
@@ -24,3 +35,17 @@ class Turns:
                 await asyncio.sleep(0)
         finally:
             self._lock.release()
+
+    @asynccontextmanager
+    async def held_back(self) -> AsyncIterator[None]:
+        """For the first second within nobody begins to compute; who does at present goes on."""
+        self._hurrying += 1
+        self._calm.clear()
+        enough = asyncio.get_running_loop().call_later(HELD_BACK_MAX_S, self._calm.set)
+        try:
+            yield
+        finally:
+            enough.cancel()
+            self._hurrying -= 1
+            if not self._hurrying:
+                self._calm.set()

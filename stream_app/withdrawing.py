@@ -8,8 +8,10 @@ events, so order, versions and exactly-once stay what they are. Item lists (``si
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import msgspec
@@ -27,13 +29,14 @@ from stream_app.ports import Log, PublicStore, RawBatch, Record
 from stream_app.relating import Relate
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
+from stream_app.turns import Turns
 
 log = logging.getLogger(__name__)
 
 GONE_MAX = 200_000  # item hashes that wait; beyond that everything is looked through
 CHUNK = 500  # refresh records sent at once
 CHUNKS_PER_S = 20
-IDLE_SHARE = 3.0  # a sweep rests this many times as long as it works: events go first
+IDLE_SHARE = 3.0  # what events wait for rests this many times as long as it works
 
 
 class Owners(Protocol):
@@ -73,6 +76,7 @@ class Withdraw:
         log: Log,
         public: PublicStore,
         relate: Relate,
+        turns: Turns,
         clock: Callable[[], float],
     ) -> None:
         self.refreshed = 0
@@ -82,6 +86,8 @@ class Withdraw:
         self._log = log
         self._public = public
         self._relate = relate
+        self._turns = turns
+        self._rested_at = -math.inf
         self._clock = clock
         self._held: dict[int, HeldLists] = {}
         self._owners: dict[int, object] = {}
@@ -172,8 +178,21 @@ class Withdraw:
             self._to_rank.setdefault(partition, {}).update(dict.fromkeys(names))
         # A rule may keep an item out of some lists only: ranking has to say which.
         if everyone and (late or not self._catalog.listed(ids).all()):
-            await delist(self._public, self._catalog, everyone)
+            async with self._ahead():
+                await delist(self._public, self._catalog, everyone)
         self._rank.set()
+
+    @asynccontextmanager
+    async def _ahead(self) -> AsyncIterator[None]:
+        """Events wait, but not for long: a flood of changes must not stop them."""
+        began = time.monotonic()
+        if began < self._rested_at:
+            yield
+            return
+        async with self._turns.held_back():
+            yield
+        ended = time.monotonic()
+        self._rested_at = ended + IDLE_SHARE * (ended - began)
 
     async def _publish_item_lists(self) -> None:
         gone, self._items_gone = self._items_gone, {}

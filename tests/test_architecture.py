@@ -103,7 +103,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "delisting": ("core hashing ports retrying", "numpy orjson"),
     "withdrawing": (
-        "codec core delisting errors hashing ports relating retrying settings",
+        "codec core delisting errors hashing ports relating retrying settings turns",
         "msgspec numpy orjson",
     ),
     "broadcasts": ("adapters composition errors following ports settings", ""),
