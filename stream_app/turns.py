@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# Of the event loop, between two who compute: a reply's way from the socket to who waits for it, a few
-# times over. Eight were too few for what hurries (docs/performance.md, withdraw).
+# Of the event loop, between two who compute: a reply's way from the socket to who waits for it, a
+# few times over. Eight were too few for what hurries (docs/performance.md, withdraw).
 STEPS = 24
 HELD_BACK_MAX_S = 1.0
 
