@@ -107,7 +107,7 @@ def compose(
         _refusals(audience), telemetry, merchandise,
     )  # fmt: skip
     relate = Relate(settings, store, public, log, items, timer, telemetry, catalog.listed)
-    withdraw = Withdraw(settings, catalog, log, public, relate, learn.turns, clock)
+    withdraw = Withdraw(settings, catalog, log, public, relate, items, learn.turns, clock)
     publisher.on_published = withdraw.published
     applied = _applied(settings, catalog, audience, merchandise, journey.names, withdraw)
     applied[settings.erasures_topic] = suppression.apply

@@ -4,27 +4,32 @@ A list without it follows by the way of all events, behind those that wait there
 one is a little shorter. On the topic nothing is said of it: version and epoch stay.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 
-import numpy as np
 import orjson
 
-from stream_app.core.catalog import Catalog
-from stream_app.hashing import stable_hash
 from stream_app.ports import PublicHash, PublicStore
 from stream_app.retrying import retrying
 
 CHUNK = 500  # customers at once: the event loop is not to wait for all of them
+_NEEDLES_MAX = 16  # beyond, reading a list is cheaper than looking for each item in its text
 
 
-async def delist(public: PublicStore, catalog: Catalog, customers: Sequence[str]) -> int:
-    """Cross out of the ``customers``' lists what ``catalog`` has unlisted; how many had any."""
+async def delist(public: PublicStore, items: Set[str], customers: Sequence[str]) -> int:
+    """Cross ``items`` (ids) out of the ``customers``' lists; how many had any."""
     amended = 0
+    needles = [b'"item_id":' + orjson.dumps(item) for item in items]
+    if len(needles) > _NEEDLES_MAX:
+        needles = [b'"item_id":']
     for at in range(0, len(customers), CHUNK):
         keys = [f"rec:{name}" for name in customers[at : at + CHUNK]]
         stored = await retrying(partial(public.get_hashes, keys), "reading lists")
-        records = _without(catalog, keys, stored)
+        records = [
+            record
+            for key, fields in zip(keys, stored, strict=True)
+            if (record := _without(items, needles, key, fields)) is not None
+        ]
         if records:
             amend = partial(public.amend_hashes, records)
             amended += await retrying(amend, "crossing out items")
@@ -32,29 +37,17 @@ async def delist(public: PublicStore, catalog: Catalog, customers: Sequence[str]
 
 
 def _without(
-    catalog: Catalog, keys: Sequence[str], stored: Sequence[dict[bytes, bytes]]
-) -> list[PublicHash]:
-    """The lists that hold what is unlisted, without it."""
-    found = [
-        (k, name, orjson.loads(text))
-        for k, fields in enumerate(stored)
-        for name, text in fields.items()
-        if text[:1] == b"["
-    ]
-    ids = [stable_hash(entry["item_id"]) for *_, entries in found for entry in entries]
-    listed = iter(catalog.listed(np.array(ids, np.uint64)).tolist())
-    changed: dict[int, dict[bytes, bytes]] = {}
-    for k, name, entries in found:
-        kept = [entry for entry in entries if next(listed)]
-        if len(kept) < len(entries):
-            changed.setdefault(k, {})[name] = orjson.dumps(kept)
-    return [
-        PublicHash(
-            keys[k],
-            int(stored[k][b"version"]),
-            int(stored[k][b"epoch"]),
-            tuple(fields),
-            list(fields.values()),
-        )
-        for k, fields in changed.items()
-    ]
+    items: Set[str], needles: Sequence[bytes], key: str, fields: dict[bytes, bytes]
+) -> PublicHash | None:
+    """Those lists among ``fields`` that hold any of the items, without them."""
+    changed = {}
+    for name, text in fields.items():
+        if text[:1] == b"[" and any(needle in text for needle in needles):
+            entries = orjson.loads(text)
+            kept = [entry for entry in entries if entry["item_id"] not in items]
+            if len(kept) < len(entries):
+                changed[name] = orjson.dumps(kept)
+    if not changed:
+        return None
+    version, epoch = int(fields[b"version"]), int(fields[b"epoch"])
+    return PublicHash(key, version, epoch, tuple(changed), list(changed.values()))

@@ -194,6 +194,11 @@ class ItemReader:
             ids = np.array([stable_hash(name) for name in names], np.uint64)
             self.tables.set_names(ids, names)
 
+    def names(self, ids: NDArray[np.uint64]) -> set[str]:
+        """Item ids as text, of those in memory."""
+        nodes = self.tables.lookup(ids)
+        return {self.tables.names[node] for node in nodes[nodes >= 0].tolist()} - {""}
+
     def unsaved_names(self, lists: Lists) -> list[str]:
         """Texts of items in ``lists`` that RELATE may not have stored yet: nothing counts for them.
 

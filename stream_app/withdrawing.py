@@ -25,6 +25,7 @@ from stream_app.core.held import HeldLists
 from stream_app.delisting import delist
 from stream_app.errors import LogUnavailable
 from stream_app.hashing import given_name, stable_hash
+from stream_app.items import ItemReader
 from stream_app.ports import Log, PublicStore, RawBatch, Record
 from stream_app.relating import Relate
 from stream_app.retrying import retrying
@@ -76,6 +77,7 @@ class Withdraw:
         log: Log,
         public: PublicStore,
         relate: Relate,
+        items: ItemReader,
         turns: Turns,
         clock: Callable[[], float],
     ) -> None:
@@ -86,6 +88,7 @@ class Withdraw:
         self._log = log
         self._public = public
         self._relate = relate
+        self._items = items
         self._turns = turns
         self._rested_at = -math.inf
         self._clock = clock
@@ -93,6 +96,7 @@ class Withdraw:
         self._owners: dict[int, object] = {}
         self._gone: dict[int, None] = {}
         self._late: dict[int, dict[str, None]] = {}
+        self._late_items: set[int] = set()
         self._to_sweep: dict[int, None] = {}
         self._items_gone: dict[int, None] = {}  # for item lists
         self._to_rank: dict[int, dict[str, None]] = {}
@@ -119,9 +123,11 @@ class Withdraw:
             items = np.frombuffer(block.items, np.uint64)
             held.put(block.customers, owners, counts, items)
             # Ranked before an item was gone and published after; or published once more.
-            bad = np.unique(np.repeat(owners, counts)[~self._catalog.listed(items)])
-            if len(bad):
-                names = [block.customers[k] for k in bad.tolist()]
+            bad = ~self._catalog.listed(items)
+            if bad.any():
+                lists = np.unique(np.repeat(owners, counts)[bad])
+                names = [block.customers[k] for k in lists.tolist()]
+                self._late_items.update(items[bad].tolist())
                 self._late.setdefault(partition, {}).update(dict.fromkeys(names))
                 self._wake.set()
         if erased:
@@ -176,11 +182,17 @@ class Withdraw:
         everyone = [name for names in affected.values() for name in names]
         for partition, names in affected.items():
             self._to_rank.setdefault(partition, {}).update(dict.fromkeys(names))
-        # A rule may keep an item out of some lists only: ranking has to say which.
-        if everyone and (late or not self._catalog.listed(ids).all()):
+        unlisted = self._unlisted(ids)
+        if everyone and unlisted:
             async with self._ahead():
-                await delist(self._public, self._catalog, everyone)
+                await delist(self._public, unlisted, everyone)
         self._rank.set()
+
+    def _unlisted(self, gone: NDArray[np.uint64]) -> set[str]:
+        """Items to cross out everywhere; a rule may keep one out of some lists only."""
+        late, self._late_items = self._late_items, set()
+        barred = gone[~self._catalog.listed(gone)]
+        return self._items.names(np.append(barred, np.fromiter(late, np.uint64, len(late))))
 
     @asynccontextmanager
     async def _ahead(self) -> AsyncIterator[None]:
@@ -241,22 +253,29 @@ class Withdraw:
     async def _sweep(self, partition: int, published: Published) -> None:
         owner = self._owners.get(partition)
         affected: dict[str, None] = {}
+        unlisted: set[str] = set()
         async for batch in published(partition):
             if self._owners.get(partition) is not owner:
                 return
             started = time.monotonic()
-            self._look_through(self._held[partition], batch, affected)
+            self._look_through(self._held[partition], batch, affected, unlisted)
             await asyncio.sleep(IDLE_SHARE * (time.monotonic() - started))
         held = self._held.get(partition)
         if held is not None:
             names = [name for name in affected if not held.is_live(name)]
-            await delist(self._public, self._catalog, names)
+            await delist(self._public, unlisted, names)
             await self._refresh(partition, names)
 
-    def _look_through(self, held: HeldLists, batch: RawBatch, affected: dict[str, None]) -> None:
-        """Which customers have an item in their last lists that must not be there."""
+    def _look_through(
+        self,
+        held: HeldLists,
+        batch: RawBatch,
+        affected: dict[str, None],
+        unlisted: set[str],
+    ) -> None:
+        """Which customers have an item in their last lists that must not be there, and which."""
         oldest = self._clock() - self._settings.list_ttl_days * 86_400.0
-        latest: dict[str, list[int]] = {}
+        latest: dict[str, list[str]] = {}
         for value in batch.values:
             if value is None:
                 continue
@@ -266,18 +285,22 @@ class Withdraw:
                 log.warning("a record of %s is not ours: %s", batch.topic, exc)
                 continue
             if record.generated_at >= oldest and not held.is_live(record.user_id):
-                items = [entry.item_id for entries in record.lists.values() for entry in entries]
-                latest[record.user_id] = [stable_hash(item) for item in items]
+                latest[record.user_id] = [
+                    entry.item_id for entries in record.lists.values() for entry in entries
+                ]
         if not latest:
             return
         self.swept += len(latest)
         names, counts = list(latest), np.array([len(ids) for ids in latest.values()], np.int64)
-        hashes = np.array([item for ids in latest.values() for item in ids], np.uint64)
+        texts = [text for items in latest.values() for text in items]
+        hashes = np.array([stable_hash(text) for text in texts], np.uint64)
         owners = np.repeat(np.arange(len(names)), counts)
-        hit = np.bincount(owners, ~self._catalog.listed(hashes), len(names)) > 0
-        for name, bad in zip(names, hit.tolist(), strict=True):
+        bad = ~self._catalog.listed(hashes)
+        unlisted.update(texts[k] for k in np.flatnonzero(bad).tolist())
+        hit = np.bincount(owners, bad, len(names)) > 0
+        for name, barred in zip(names, hit.tolist(), strict=True):
             affected.pop(name, None)  # the last record counts
-            if bad:
+            if barred:
                 affected[name] = None
         if len(held) + len(names) <= self._customers_max:
             held.put(names, np.arange(len(names)), counts, hashes, live=False)

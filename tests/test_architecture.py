@@ -101,9 +101,9 @@ LAYERS: dict[str, tuple[str, str]] = {
         "catalog_wire core errors events ports rule_records settings",
         "numpy orjson",
     ),
-    "delisting": ("core hashing ports retrying", "numpy orjson"),
+    "delisting": ("ports retrying", "orjson"),
     "withdrawing": (
-        "codec core delisting errors hashing ports relating retrying settings turns",
+        "codec core delisting errors hashing items ports relating retrying settings turns",
         "msgspec numpy orjson",
     ),
     "broadcasts": ("adapters composition errors following ports settings", ""),

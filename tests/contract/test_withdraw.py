@@ -166,6 +166,17 @@ async def test_it_is_crossed_out_before_anything_is_ranked_anew(shop: Shop) -> N
     assert await shop.refresh() == len(holders), "then they are ranked anew"
 
 
+@pytest.mark.parametrize("sold_out", [3, 20])
+async def test_several_are_crossed_out_at_once(shop: Shop, sold_out: int) -> None:
+    items = [f"item-{k}" for k in range(sold_out)]
+    for item in items:
+        shop.say(item, stock=0)
+    await shop.stages.withdraw.step()
+    assert [key for item in items for key in await shop.holders(item)] == []
+    left = [await shop.public.get(f"rec:{who(k)}") for k in range(CUSTOMERS)]
+    assert any(isinstance(fields, dict) and orjson.loads(fields[b"home"]) for fields in left)
+
+
 async def test_lists_that_are_on_their_way_go_without_it(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
