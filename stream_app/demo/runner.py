@@ -40,7 +40,9 @@ INTERRUPTED = 130  # what shells report for Ctrl-C
 
 def main() -> int:
     """Run the demo; returns the process's exit code."""
-    # The default action of SIGTERM would skip our clean-up, that of SIGINT does not.
+    # The default action of SIGTERM would skip our clean-up, that of SIGINT does not. A shell starts
+    # what it puts in the background with SIGINT ignored: then neither would end the demo.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     console = Console()
     folder = Path(tempfile.mkdtemp(prefix="stream-app-demo-"))

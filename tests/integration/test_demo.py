@@ -22,12 +22,19 @@ root = Path(__file__).parents[2]
 end_timeout_s = 180.0  # generous: only a hang fails on it
 
 
+# As a script's ``make demo &``: what a shell starts in the background ignores Ctrl-C at first.
+IN_BACKGROUND = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    " os.execv(sys.executable, [sys.executable, '-m', 'stream_app.demo'])"
+)
+
+
 class Demo:
     """A demo process without a terminal, and the descendants it was seen to have."""
 
     def __init__(self, **options: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stream_app.demo"],
+            [sys.executable, "-c", IN_BACKGROUND],
             cwd=root,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **options},
             stdout=subprocess.PIPE,
