@@ -163,7 +163,6 @@ async def upgrade(cluster: Cluster, fault: Fault) -> None:
         await asyncio.sleep(fault.between(2, 8))
         first.expect_end()
         await met(first.wait_at(f"{USERS}_after_commit", "kill"))
-        first.may_restart.clear()
         number = signal.SIGTERM if fault.strength < 0.5 else signal.SIGKILL
         await _replace_all(cluster, "this", number, look=_stored_before)
     finally:

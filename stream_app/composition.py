@@ -23,7 +23,7 @@ from stream_app.journeys import load_journey
 from stream_app.model_file import load_model
 from stream_app.offers import Offers
 from stream_app.pipeline import Learn
-from stream_app.ports import Log, PublicStore, StateStore
+from stream_app.ports import Log, PublicKeys, StateStore
 from stream_app.profiles import Profiles
 from stream_app.publishing import Publisher
 from stream_app.relating import Relate
@@ -63,7 +63,7 @@ def compose(
     settings: Settings,
     *,
     store: StateStore,
-    public: PublicStore,
+    public: PublicKeys,
     log: Log,
     clock: Callable[[], float],
     timer: Callable[[], float] | None = None,

@@ -9,14 +9,14 @@ from functools import partial
 
 import orjson
 
-from stream_app.ports import PublicHash, PublicStore
+from stream_app.ports import PublicHash, PublishedHashes
 from stream_app.retrying import retrying
 
 CHUNK = 500  # customers at once: the event loop is not to wait for all of them
 _NEEDLES_MAX = 16  # beyond, reading a list is cheaper than looking for each item in its text
 
 
-async def delist(public: PublicStore, items: Set[str], customers: Sequence[str]) -> int:
+async def delist(public: PublishedHashes, items: Set[str], customers: Sequence[str]) -> int:
     """Cross ``items`` (ids) out of the ``customers``' lists; how many had any."""
     amended = 0
     needles = [b'"item_id":' + orjson.dumps(item) for item in items]

@@ -156,6 +156,18 @@ class PublicStore(Protocol):
         """Replace hashes that are not newer than the given ones; returns how many were replaced."""
         ...
 
+    async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
+        """Set string keys: ``similar:<item_id>``, ``trending:<segment>``, ``profile:<user_id>``."""
+        ...
+
+    async def get(self, key: str) -> dict[bytes, bytes] | bytes | None:
+        """A public hash or value; ``None`` when the key does not exist."""
+        ...
+
+
+class PublishedHashes(Protocol):
+    """Public hashes that are out already; every public store is one, too."""
+
     async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
         """Public hashes in order; an empty one for a key that does not exist."""
         ...
@@ -167,13 +179,9 @@ class PublicStore(Protocol):
         """
         ...
 
-    async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:
-        """Set string keys: ``similar:<item_id>``, ``trending:<segment>``, ``profile:<user_id>``."""
-        ...
 
-    async def get(self, key: str) -> dict[bytes, bytes] | bytes | None:
-        """A public hash or value; ``None`` when the key does not exist."""
-        ...
+class PublicKeys(PublicStore, PublishedHashes, Protocol):
+    """Both, as an adapter has them."""
 
 
 class Log(Protocol):

@@ -40,11 +40,11 @@ class _Silent:
         return 0
 
     async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
-        """See :meth:`stream_app.ports.PublicStore.get_hashes`."""
+        """See :meth:`stream_app.ports.PublishedHashes.get_hashes`."""
         return [{} for _ in keys]
 
     async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
-        """See :meth:`stream_app.ports.PublicStore.amend_hashes`."""
+        """See :meth:`stream_app.ports.PublishedHashes.amend_hashes`."""
         return 0
 
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:

@@ -26,7 +26,7 @@ from stream_app.delisting import delist
 from stream_app.errors import LogUnavailable
 from stream_app.hashing import given_name, stable_hash
 from stream_app.items import ItemReader
-from stream_app.ports import Log, PublicStore, RawBatch, Record
+from stream_app.ports import Log, PublishedHashes, RawBatch, Record
 from stream_app.relating import Relate
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
@@ -67,7 +67,8 @@ _decode = msgspec.json.Decoder(_Lists).decode
 class Withdraw:
     """Remembers what was published to whom and has it ranked anew when an item is gone.
 
-    ``refreshed`` counts the refresh records sent, ``swept`` the customers looked through.
+    ``crossed_out`` counts customers whose lists were shortened, ``refreshed`` the refresh records
+    sent, ``swept`` the customers looked through.
     """
 
     def __init__(
@@ -75,12 +76,13 @@ class Withdraw:
         settings: Settings,
         catalog: Catalog,
         log: Log,
-        public: PublicStore,
+        public: PublishedHashes,
         relate: Relate,
         items: ItemReader,
         turns: Turns,
         clock: Callable[[], float],
     ) -> None:
+        self.crossed_out = 0
         self.refreshed = 0
         self.swept = 0
         self._settings = settings
@@ -185,7 +187,7 @@ class Withdraw:
         unlisted = self._unlisted(ids)
         if everyone and unlisted:
             async with self._ahead():
-                await delist(self._public, unlisted, everyone)
+                self.crossed_out += await delist(self._public, unlisted, everyone)
         self._rank.set()
 
     def _unlisted(self, gone: NDArray[np.uint64]) -> set[str]:
@@ -263,7 +265,7 @@ class Withdraw:
         held = self._held.get(partition)
         if held is not None:
             names = [name for name in affected if not held.is_live(name)]
-            await delist(self._public, unlisted, names)
+            self.crossed_out += await delist(self._public, unlisted, names)
             await self._refresh(partition, names)
 
     def _look_through(

@@ -22,7 +22,7 @@ from stream_app.composition import Stages, compose
 from stream_app.errors import StoreUnavailable
 from stream_app.following import Follower
 from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, Claim, Log, PublicStore, RawBatch
+from stream_app.ports import ITEMS, USERS, Claim, Log, PublicKeys, RawBatch
 from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
 from stream_app.stocking import STOCK
@@ -186,7 +186,7 @@ class Worker:
         settings: Settings,
         *,
         store: GenerationStore | None = None,
-        public: PublicStore | None = None,
+        public: PublicKeys | None = None,
         log: Log | None = None,
     ) -> None:
         """Over the deployment's adapters, apart from those given: a rebuild publishes nothing."""

@@ -14,7 +14,7 @@ from stream_app.ports import (
     Headers,
     Log,
     PublicHash,
-    PublicStore,
+    PublicKeys,
     Record,
     StateStore,
 )
@@ -70,7 +70,7 @@ class MeasuredStore(_Measured):
 class MeasuredPublic(_Measured):
     """:class:`~stream_app.ports.PublicStore` over another one."""
 
-    def __init__(self, public: PublicStore, metrics: Metrics) -> None:
+    def __init__(self, public: PublicKeys, metrics: Metrics) -> None:
         super().__init__(metrics, "redis")
         self._public = public
 
@@ -81,11 +81,11 @@ class MeasuredPublic(_Measured):
         return replaced
 
     async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
-        """See :meth:`stream_app.ports.PublicStore.get_hashes`."""
+        """See :meth:`stream_app.ports.PublishedHashes.get_hashes`."""
         return await self._timed("get_hashes", self._public.get_hashes(keys))
 
     async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
-        """See :meth:`stream_app.ports.PublicStore.amend_hashes`."""
+        """See :meth:`stream_app.ports.PublishedHashes.amend_hashes`."""
         return await self._timed("amend_hashes", self._public.amend_hashes(records))
 
     async def put_values(self, pairs: Sequence[tuple[str, bytes]]) -> None:

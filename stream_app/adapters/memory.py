@@ -134,12 +134,12 @@ class MemoryPublic:
         return replaced
 
     async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
-        """See :meth:`stream_app.ports.PublicStore.get_hashes`."""
+        """See :meth:`stream_app.ports.PublishedHashes.get_hashes`."""
         stored = [self._records.get(key) for key in keys]
         return [dict(record) if isinstance(record, dict) else {} for record in stored]
 
     async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
-        """See :meth:`stream_app.ports.PublicStore.amend_hashes`."""
+        """See :meth:`stream_app.ports.PublishedHashes.amend_hashes`."""
         amended = 0
         for record in records:
             stored = self._records.get(record.key)

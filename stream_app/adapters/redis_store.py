@@ -143,7 +143,7 @@ class RedisStore:
         return await self._with_hashes("put_hashes", records)
 
     async def amend_hashes(self, records: Sequence[PublicHash]) -> int:
-        """See :meth:`stream_app.ports.PublicStore.amend_hashes`."""
+        """See :meth:`stream_app.ports.PublishedHashes.amend_hashes`."""
         return await self._with_hashes("amend_hashes", records)
 
     async def _with_hashes(self, name: str, records: Sequence[PublicHash]) -> int:
@@ -155,7 +155,7 @@ class RedisStore:
         return sum(await self._fcall(calls))
 
     async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
-        """See :meth:`stream_app.ports.PublicStore.get_hashes`. One round trip."""
+        """See :meth:`stream_app.ports.PublishedHashes.get_hashes`. One round trip."""
         names = [key.encode() for key in keys]
         read = await self._run([(name, ("HGETALL", name)) for name in names]) if names else []
         return [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in read]

@@ -26,7 +26,7 @@ from stream_app.offline.recompute import Customers
 from stream_app.offline.recompute_customers import books
 from stream_app.offline.recompute_items import ItemPartition, Masses
 from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, Log, PublicStore, RawBatch, Record, StateStore
+from stream_app.ports import ITEMS, USERS, Log, PublicKeys, RawBatch, Record, StateStore
 from stream_app.settings import load_settings
 from stream_app.simulator import LIVE, Shop
 
@@ -104,7 +104,7 @@ class Run:
     """One log and one pair of stores; workers come and go."""
 
     state: StateStore
-    public: PublicStore
+    public: PublicKeys
     events: int
     tape: Tape = field(default_factory=Tape)
     clock: Clock = field(default_factory=Clock)
@@ -121,7 +121,7 @@ class Run:
         self,
         *,
         state: StateStore | None = None,
-        public: PublicStore | None = None,
+        public: PublicKeys | None = None,
         log: Log | None = None,
     ) -> Stages:
         """A worker that owns nothing yet."""

@@ -9,7 +9,7 @@ from redis import Redis
 
 from stream_app.adapters.memory import MemoryPublic, MemoryStore
 from stream_app.adapters.redis_store import RedisStore
-from stream_app.ports import USERS, PublicStore, StateStore
+from stream_app.ports import USERS, PublicKeys, StateStore
 
 STATE_TTL_MS = 3_600_000
 PUBLIC_TTL_MS = 1_800_000
@@ -32,7 +32,7 @@ class Stores:
     """One adapter of each port, empty."""
 
     state: StateStore
-    public: PublicStore
+    public: PublicKeys
     backups: Backups
 
 

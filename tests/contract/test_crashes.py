@@ -19,7 +19,7 @@ from stream_app.ports import (
     Commit,
     Log,
     PublicHash,
-    PublicStore,
+    PublicKeys,
     RawBatch,
     Record,
     StateStore,
@@ -91,7 +91,7 @@ class MortalState:
 class MortalPublic:
     """Public keys as one worker sees them."""
 
-    def __init__(self, public: PublicStore, fate: Fate) -> None:
+    def __init__(self, public: PublicKeys, fate: Fate) -> None:
         self._public, self._fate = public, fate
 
     async def put_hashes(self, records: Sequence[PublicHash]) -> int:

@@ -163,6 +163,7 @@ async def test_it_is_crossed_out_before_anything_is_ranked_anew(shop: Shop) -> N
                 assert orjson.loads(now[name]) == kept
             else:
                 assert now[name] == text, "version, epoch and everything else"
+    assert shop.stages.withdraw.crossed_out == len(holders)
     assert await shop.refresh() == len(holders), "then they are ranked anew"
 
 
