@@ -145,6 +145,7 @@ class Learn:
         who, users, clicks, moved = await self._load(batch.partition, owned, events)
         self._telemetry.lap("load")
         async with self.turns:
+            self._telemetry.lap("turn")
             done = self._applied(owned, batch, events, who, users, moved, clicks)
         await retrying(lambda: self._store.commit(owned.claim, done.step), "committing customers")
         self._telemetry.lap("commit")

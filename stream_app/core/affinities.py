@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stream_app.core.bounded import index_of
 from stream_app.core.catalog import Catalog, CatalogView
 from stream_app.core.item_index import find
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import allocating, signed
 from stream_app.core.model import VECTOR_MAX
 from stream_app.core.segments import price_levels
 
@@ -58,7 +58,7 @@ def _nothing(n: int) -> Liked:
     return Liked(np.zeros(shape, np.uint32), np.full(shape, -1, np.int64), np.zeros(shape))
 
 
-@kernel
+@allocating
 def _fill(
     users: NDArray[np.void], personal: NDArray[np.bool_], catalog: CatalogView, out: Affinities
 ) -> None:
@@ -84,7 +84,7 @@ def _fill(
             out.price[u] = math.exp(logs / total)
 
 
-@kernel
+@allocating
 def _strongest(
     column: NDArray[np.uint32], rows: NDArray[np.int64], weights: Floats, n: int, u: int, out: Liked
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel
+from stream_app.core.jit import allocating, kernel
 
 Floats = NDArray[Any]
 
@@ -37,7 +37,7 @@ def predicted(inverse: Floats, total: Floats, context: Floats) -> float:
     return value
 
 
-@kernel
+@allocating
 def reinforce(inverse: Floats, total: Floats, context: Floats, reward: float) -> None:
     """Learn one reward, in place.
 

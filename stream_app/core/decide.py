@@ -23,7 +23,7 @@ from stream_app.core.insight_fields import (
     OFFERS_MAX,
     PERSONAL,
 )
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import allocating, kernel, signed
 from stream_app.core.model import KIND
 
 Row = Any
@@ -162,7 +162,7 @@ def resolve_decision(user: Row, mind: Row) -> None:
     row[WEIGHTED] += reward / chance
 
 
-@kernel
+@allocating
 def decide(
     user: Row,
     mind: Row,

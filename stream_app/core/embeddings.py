@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import allocating, kernel, signed
 from stream_app.core.scoring import Floats, View
 from stream_app.core.tables import ItemTables
 
@@ -95,7 +95,7 @@ def _vector_of(view: View, made: Made, node: int, prior: float) -> Any:
     return row
 
 
-@kernel
+@allocating
 def _pool(view: View, node: int, seen: NDArray[np.uint8], out: NDArray[np.int64]) -> int:
     """Neighbours, and the neighbours of those that are connected most; each once."""
     row = view.nodes[node].row

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.candidates import context_of, gather
-from stream_app.core.jit import kernel
+from stream_app.core.jit import allocating, kernel
 from stream_app.core.list_kinds import POPULAR_SEEDS
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 from stream_app.core.restricting import seeds_of
@@ -65,7 +65,7 @@ def _of_table(
             out.parts[i, source] = np.float64(factor * flat(values[places[i]]))
 
 
-@kernel
+@allocating
 def _of_added(
     extra: Added, factors: NDArray[np.float64], wanted: NDArray[np.int64], out: Parts
 ) -> None:
@@ -80,7 +80,7 @@ def _of_added(
                 out.parts[i, s] = np.float64(np.float32(factors[s]) * flat(extra.values[e]))
 
 
-@kernel
+@allocating
 def take_apart(
     view: View,
     keys: NDArray[np.uint64],

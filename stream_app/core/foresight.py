@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.chance import uniform
 from stream_app.core.insight_fields import CHURN, IN_SESSION, IN_WEEK, NEXT_EVENT
-from stream_app.core.jit import copy_into, kernel, signed
+from stream_app.core.jit import allocating, copy_into, kernel, signed
 from stream_app.core.model import KIND
 from stream_app.core.moments import (
     CLASS_OF_KIND,
@@ -61,7 +61,7 @@ class Scratch(NamedTuple):
     slots: NDArray[np.int64]
 
 
-@kernel
+@allocating
 def new_scratch() -> Scratch:
     """Work space for :func:`settle` and :func:`foresee`."""
     return Scratch(np.zeros(CODES_MAX, np.uint8), np.zeros(FEATURES_N, np.int64))
@@ -135,7 +135,7 @@ def next_chances(mind: Row, step: int, last: int, out: NDArray[np.float64]) -> N
         out[c] = (float(mind.next[step, last, c]) + _BACKOFF * prior) / (inner + _BACKOFF)
 
 
-@kernel
+@allocating
 def _learn_next(mind: Row, user: Row, outcome: int, ts: float) -> None:
     """What came after the customer's last event; measured as: was it the likeliest class?"""
     chances = np.zeros(_CLASSES)

@@ -14,6 +14,7 @@ on the same events: what is gained in log loss decides, so that noise never move
 
 from collections.abc import Set
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,12 @@ def decode_blend(blob: bytes | None, model: Model) -> NDArray[np.void]:
     return np.frombuffer(blob, BLEND).copy()
 
 
+@kernel
+def _trust(part: Any, step: int) -> float:
+    gain = part.published_loss[step] - part.loss[step]
+    return min(max((gain - _GAIN_LEAST) / (_GAIN_FULL - _GAIN_LEAST), 0.0), 1.0)
+
+
 def trust(blend: NDArray[np.void]) -> NDArray[np.float64]:
     """``(STEPS_MAX,)``: how far the learned weights of each step are used, 0 … 1.
 
@@ -109,21 +116,63 @@ def trust(blend: NDArray[np.void]) -> NDArray[np.float64]:
     >>> trust(blend)[:3].round(6).tolist()
     [0.0, 0.5, 1.0]
     """
-    gain = blend["published_loss"][0] - blend["loss"][0]
-    share = (gain - _GAIN_LEAST) / (_GAIN_FULL - _GAIN_LEAST)
-    return np.asarray(np.minimum(np.maximum(share, 0.0), 1.0), np.float64)
+    found = np.zeros(STEPS_MAX)
+    _trust_all(blend, found)
+    return found
+
+
+@kernel
+def _trust_all(blend: NDArray[np.void], out: NDArray[np.float64]) -> None:
+    for k in range(len(out)):
+        out[k] = _trust(blend[0], k)
 
 
 @lru_cache(maxsize=16)
-def _wanted(model: Model, sources: Set[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``(SOURCES_N,)`` each: 1 for ``sources``, and the published weights of those."""
+def _wanted(
+    model: Model, sources: Set[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """``(SOURCES_N,)`` each: 1 for ``sources``, and the published weights of those.
+
+    Also what weights to rank with sum to, the tables' own being one.
+    """
     unknown = sorted(sources - set(SOURCES))
     if unknown or not sources:
         raise ConfigurationError(
             f"sources {', '.join(unknown) or '(none)'}: choose of {', '.join(SOURCES)}"
         )
     on = np.array([name in sources for name in SOURCES], np.float64)
-    return on, published_weights(model) * on
+    prior = published_weights(model) * on
+    whole = float(prior.sum() / max(prior[: POPULAR + 1].sum() or prior.sum(), 1e-300))
+    return on, prior, whole
+
+
+@lru_cache(maxsize=16)
+def _published_sum(model: Model) -> float:
+    return float(published_weights(model).sum())
+
+
+@kernel
+def _mix(
+    blend: NDArray[np.void],
+    on: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    prior_sum: float,
+    whole: float,
+    out: NDArray[np.float64],
+) -> None:
+    """Learned and published weights as far as each is trusted, of those sources that are ``on``.
+
+    Those of a step sum to ``whole``.
+    """
+    part = blend[0]
+    for k in range(len(out)):
+        trusted, total = _trust(part, k), 0.0
+        for s in range(len(on)):
+            learned = trusted * part.weights[k, s] * on[s]
+            out[k, s] = learned + (1.0 - trusted) * prior[s] / prior_sum
+            total += out[k, s]
+        for s in range(len(on)):
+            out[k, s] *= whole / max(total, 1e-300)
 
 
 def ranking_weights(
@@ -139,17 +188,12 @@ def ranking_weights(
     >>> ranking_weights(Model(), {"two_hop", "repeat"})[0, :6].tolist()
     [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
     """
-    on, prior = _wanted(model, frozenset(sources))
-    whole = prior.sum() / max(prior[: POPULAR + 1].sum() or prior.sum(), 1e-300)
+    on, prior, whole = _wanted(model, frozenset(sources))
     if blend is None:
-        learned = np.tile(prior, (STEPS_MAX, 1))
+        weights = np.tile(prior * (whole / max(prior.sum(), 1e-300)), (STEPS_MAX, 1))
     else:
-        whole_prior = published_weights(model)
-        trusted = trust(blend)[:, None]
-        learned = trusted * blend["weights"][0] * on
-        learned += (1.0 - trusted) * prior / whole_prior.sum()
-    sums = learned.sum(axis=1, keepdims=True)
-    weights: NDArray[np.float64] = learned * (whole / np.maximum(sums, 1e-300))
+        weights = np.empty((STEPS_MAX, SOURCES_N))
+        _mix(blend, on, prior, _published_sum(model), whole, weights)
     weights[:, _APART] = on[_APART]
     return weights
 

@@ -24,7 +24,7 @@ from stream_app.core.foresight import (
     settle,
 )
 from stream_app.core.insight_fields import CONTEXT_N, PLACE_N
-from stream_app.core.jit import kernel
+from stream_app.core.jit import allocating, kernel
 from stream_app.core.model import Model
 from stream_app.core.moments import CLASS_OF_KIND, NOTHING
 from stream_app.core.segments import join_segment
@@ -53,7 +53,7 @@ def plain_policy() -> Policy:
     return Policy(parse_actions(f"[action.{SHOW_LIST}]", "").compiled((), 1), no_trials())
 
 
-@kernel
+@allocating
 def new_desk() -> Desk:
     """Work space for the functions of this module."""
     return Desk(new_scratch(), np.zeros(16), np.zeros(CONTEXT_N), np.zeros(PLACE_N))
@@ -115,7 +115,7 @@ def reconsider(user: Row, mind: Row, event: Row, policy: Policy, desk: Desk) -> 
     decide(user, mind, policy.arms, event.ts, event.offset, alone, desk.facts, desk.context)
 
 
-@kernel
+@allocating
 def elapse_for_all(
     users: NDArray[np.void], insight: NDArray[np.void], now: float, model: Model, policy: Policy
 ) -> None:

@@ -31,7 +31,7 @@ from stream_app.core.intent_trees import (
     grow_forest,
     leaf_slots,
 )
-from stream_app.core.jit import kernel
+from stream_app.core.jit import allocating, kernel
 from stream_app.core.slots import belief, learn_row, moderated, variance_min
 
 FloatArray = NDArray[np.float64]
@@ -41,7 +41,7 @@ Columns = Mapping[str, Sequence[str]]
 prior_rows = 5.0  # rows at even odds that the prior belief in a slot's weight is worth, times 4
 
 
-@kernel
+@allocating
 def _probabilities(slots: NDArray[np.int32], mean: FloatArray, variance: FloatArray) -> FloatArray:
     out = np.empty(slots.shape[0])
     for row in range(slots.shape[0]):

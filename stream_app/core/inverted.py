@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.item_index import find
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import allocating, kernel, signed
 
 WORDS_MAX = 24  # words of an item that are compared; titles are shorter
 BANDS = 8  # of signs of an embedding's projections
@@ -31,7 +31,7 @@ class Postings(NamedTuple):
     before: NDArray[np.int32]
 
 
-@kernel
+@allocating
 def _unlink(p: Postings, row: int) -> None:
     links = p.word.shape[1]
     after, before = p.after.ravel(), p.before.ravel()
@@ -50,7 +50,7 @@ def _unlink(p: Postings, row: int) -> None:
         p.word[row, j] = -1
 
 
-@kernel
+@allocating
 def _link(p: Postings, words_n: int, row: int, j: int, key: Any) -> int:
     """Enter one word of an item; returns the new number of words."""
     word = find(p.keys, p.slots, key)
@@ -75,7 +75,7 @@ def _link(p: Postings, words_n: int, row: int, j: int, key: Any) -> int:
     return words_n
 
 
-@kernel
+@allocating
 def relink(
     p: Postings,
     words_n: int,
@@ -98,7 +98,7 @@ def relink(
     return words_n
 
 
-@kernel
+@allocating
 def walk(
     p: Postings, row: int, first: int, end: int, seen: NDArray[np.int32], found: NDArray[np.int32]
 ) -> int:

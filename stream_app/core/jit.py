@@ -49,6 +49,10 @@ def _readable(value: Any) -> Any:
 def kernel(function: Function) -> Function:
     """Compile ``function`` with numba, cached on disk and without the GIL.
 
+    It makes no arrays, so nobody counts references to the ones it is given: with a hundred of them
+    that took longer than many a kernel's work. What makes some, or calls a kernel that returns
+    some, is :func:`allocating`.
+
     Kernels take and return numpy arrays and scalars only, or named tuples of them, so that the
     plain Python function (``NUMBA_DISABLE_JIT=1``, or no numba at all) computes the same bits.
     Two float32 are widened by ``np.float64`` before they meet: numba's ``float`` leaves them as
@@ -56,8 +60,17 @@ def kernel(function: Function) -> Function:
     A division by zero gives infinity or NaN: the check for it would keep loops from running side
     by side in vector registers.
     """
+    return _compiled(function, counting=False)
+
+
+def allocating(function: Function) -> Function:
+    """Like :func:`kernel`, for one that makes arrays: references are counted in it."""
+    return _compiled(function, counting=True)
+
+
+def _compiled(function: Function, *, counting: bool) -> Function:
     if not _PLAIN:
-        options = {"nopython": True, "nogil": True, "error_model": "numpy"}
+        options = {"nopython": True, "nogil": True, "error_model": "numpy", "_nrt": counting}
         return cast(Function, Kernel(function, targetoptions={**options, "no_cfunc_wrapper": True}))
 
     @wraps(function)

@@ -42,7 +42,7 @@ from stream_app.core.internal import (
     new_exchange,
     take_internal,
 )
-from stream_app.core.jit import copy_into, kernel, signed
+from stream_app.core.jit import allocating, copy_into, kernel, signed
 from stream_app.core.journey import Plan, pass_time, take_step
 from stream_app.core.model import (
     INTERNAL,
@@ -273,7 +273,7 @@ def _keep_books(user: Row, event: Row, cycles: Row, learn_globals: bool) -> None
     note_query(user, event)
 
 
-@kernel
+@allocating
 def learn_events(
     users: NDArray[np.void],
     rows: NDArray[np.int64],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.inverted import WALK_MAX, Postings
 from stream_app.core.item_index import find
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import allocating, kernel, signed
 from stream_app.core.model import QUERY_MAX
 
 MATCHES_MAX = 64  # items of one search that are ranked for the customer
@@ -46,7 +46,7 @@ def _words(p: Postings, query: NDArray[np.uint32], order: NDArray[np.int64]) -> 
     return m
 
 
-@kernel
+@allocating
 def find_matches(
     p: Postings,
     weight: NDArray[np.float64],

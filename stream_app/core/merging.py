@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from stream_app.core.bounded import index_of
 from stream_app.core.customer import Row, add_to_vector, decay_vector
-from stream_app.core.jit import copy_into, kernel, signed
+from stream_app.core.jit import allocating, copy_into, kernel, signed
 from stream_app.core.model import RING_MAX, Model
 
 
-@kernel
+@allocating
 def _merge_rings(user: Row, other: Row, same: bool) -> None:
     """The newest item events of both; of two at the same second the customer's counts as newer."""
     item, kind = np.zeros(RING_MAX, np.uint64), np.zeros(RING_MAX, np.uint8)
@@ -48,7 +48,7 @@ def _merge_rings(user: Row, other: Row, same: bool) -> None:
     user.ring_n, user.session_n = n, session_n
 
 
-@kernel
+@allocating
 def _joined(
     older: NDArray[Any], older_n: int, newer: NDArray[Any], newer_n: int, skipped: NDArray[Any]
 ) -> int:
@@ -69,7 +69,7 @@ def _joined(
     return n - first
 
 
-@kernel
+@allocating
 def _merge_bought(user: Row, other: Row) -> None:
     """What both bought, each item dated by its later purchase."""
     item, ts, n = user.bought_item.copy(), user.bought_ts.copy(), signed(user.bought_n)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.item_index import find
-from stream_app.core.jit import copy_into, kernel, signed
+from stream_app.core.jit import allocating, copy_into, kernel, signed
 from stream_app.core.model import CONTEXT_MAX
 
 SNAPSHOT_ITEMS = 6
@@ -206,7 +206,7 @@ def _neighbours(
     return m
 
 
-@kernel
+@allocating
 def draw_user_knn(
     users: NDArray[np.void],
     rows: NDArray[np.int64],

@@ -6,9 +6,19 @@ from numpy.typing import NDArray
 from stream_app.core.candidates import context_of, gather
 from stream_app.core.jit import kernel
 from stream_app.core.list_kinds import RECENT
-from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
+from stream_app.core.model import CONTEXT_MAX, Model
 from stream_app.core.revisits import Recent
-from stream_app.core.scoring import DIRECT, FORWARD, POPULAR, TWO_HOP, Floats, View, Work, place_of
+from stream_app.core.scoring import (
+    DIRECT,
+    FORWARD,
+    POPULAR,
+    TWO_HOP,
+    Floats,
+    Notes,
+    View,
+    Work,
+    place_of,
+)
 from stream_app.core.scoring_extra import Added
 
 
@@ -71,6 +81,7 @@ def probe_batch(
     weights: NDArray[np.float64],
     recent: Recent,
     work: Work,
+    notes: Notes,
     out: NDArray[np.float64],
 ) -> None:
     """Fill ``out (n, SOURCES_N)``, given as -1, with each source's probability of ``targets (n,)``.
@@ -78,9 +89,7 @@ def probe_batch(
     ``users`` are as they were before they went on to the target. One of their own recent items says
     nothing about the blend: those are weighed by a regression of their own, so the row stays -1.
     """
-    context = np.zeros(RING_MAX, np.int64)
-    places = np.zeros(RING_MAX, np.int64)
-    totals = np.zeros(out.shape[1])
+    context, places, totals = notes.context, notes.seeds, notes.factors
     for i in range(len(users)):
         context_n, own_n = context_of(users[i], RECENT, keys, slots, recent, context)
         own, target = context[:own_n], targets[i]

@@ -12,7 +12,7 @@ from stream_app.core.explaining import Parts, new_parts, take_apart
 from stream_app.core.hybrid import ASLEEP, ranking_weights
 from stream_app.core.jit import kernel, one_layout
 from stream_app.core.list_kinds import KINDS_OF_LISTS, LISTS, POPULAR_SEEDS, sizes
-from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
+from stream_app.core.model import CONTEXT_MAX, Model
 from stream_app.core.probing import probe_batch
 from stream_app.core.restricting import name_own, restrict, seeds_of, weights_of
 from stream_app.core.revisits import Recent, new_recent
@@ -20,9 +20,11 @@ from stream_app.core.rules import Rules, make_rules
 from stream_app.core.scoring import (
     SOURCES,
     SOURCES_N,
+    Notes,
     View,
     Work,
     confidence,
+    new_notes,
     new_work,
     scales,
 )
@@ -85,13 +87,12 @@ def rank_batch(
     shape: Shape,
     recent: Recent,
     work: Work,
+    notes: Notes,
     out: Lists,
 ) -> None:
     """Fill ``out[i]`` with list ``which[i]`` of ``users[rows[i]]``, ``rooms[which[i]]`` at most."""
-    context, seeds = np.zeros(RING_MAX, np.int64), np.zeros(RING_MAX, np.int64)
-    step_weights = np.zeros(SOURCES_N)
-    added_factors = np.zeros(SOURCES_N)
-    forced = np.zeros(out.nodes.shape[1], np.int64)
+    context, seeds = notes.context, notes.seeds
+    step_weights, added_factors, forced = notes.weights, notes.factors, notes.forced
     for i in range(len(rows)):
         user, g, kind = users[rows[i]], growth[i], kinds[which[i]]
         weights_of(kind, weights[user.step], step_weights)
@@ -116,11 +117,11 @@ def rank_batch(
         room = rooms[which[i]]
         count = shape_list(
             view.nodes, work, n, shape, extra, i, user, which[i], kind.filled != 0, ts[i],
-            out.nodes[i, :room], out.scores[i], forced,
+            out.nodes[i, :room], out.scores[i], notes,
         )  # fmt: skip
         out.counts[i] = count
         explain(
-            view, near, context[:own_n], factors, extra, i, added_factors, model, work, n,
+            view, near, context[:own_n], factors, extra, i, model, work, notes, n,
             out.nodes[i, :count], out.scores[i], out.sources[i], out.because[i],
         )  # fmt: skip
         name_own(kind, own_seeds, out.nodes[i, :count], out.sources[i], out.because[i])
@@ -154,6 +155,7 @@ class Ranker:
         self._recent = new_recent()
         self._added = 0  # candidates from outside that the work space has room for, per list
         self._work = new_work(1024, tables.model)
+        self._notes = new_notes(list_size)
 
     def rank(
         self,
@@ -181,6 +183,8 @@ class Ranker:
         more = self._prepared(extra, n)
         learned = None if blend is None else ranking_weights(tables.model, self.sources, blend)
         rules = self.rules if cycles is None else self.rules._replace(learned=cycles)
+        if len(self._notes.forced) != k:
+            self._notes = new_notes(k)
         out = Lists(
             np.zeros(n, np.int64),
             np.full((n, k), -1, np.int64),
@@ -207,6 +211,7 @@ class Ranker:
             Shape(rules.any or len(catalog.flags) > 0, rules, catalog, fallback, self._pool),
             self._recent,
             self._work,
+            self._notes,
             out,
         )
         return out
@@ -240,6 +245,7 @@ class Ranker:
             self._published[0],
             self._recent,
             self._work,
+            self._notes,
             given,
         )
         return given

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel
+from stream_app.core.jit import allocating, kernel
 from stream_app.core.render import Bytes, Listed, bytes_max, put, put_list
 
 _DIGITS_MAX = 20
@@ -118,7 +118,7 @@ def numbers(
     return Texts(out, starts, ends)
 
 
-@kernel
+@allocating
 def _put_records(
     columns: Texts,
     labels: Texts,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel, one_layout, signed
+from stream_app.core.jit import allocating, kernel, one_layout, signed
 from stream_app.core.scoring import SOURCES
 
 Bytes = NDArray[np.uint8]
@@ -159,7 +159,7 @@ def bytes_max(lists: Listed) -> int:
     return most
 
 
-@kernel
+@allocating
 def _render(lists: Listed, ends: NDArray[np.int64]) -> Bytes:
     out = np.empty(bytes_max(lists), np.uint8)
     at = 0

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import allocating, kernel, signed
 from stream_app.core.model import KIND, KINDS, RING_MAX
 
 Row = Any
@@ -67,7 +67,7 @@ class Recent(NamedTuple):
     categories: NDArray[np.int64]
 
 
-@kernel
+@allocating
 def new_recent() -> Recent:
     """Work space for :func:`recent_items`."""
     return Recent(

@@ -47,9 +47,11 @@ _TINY = np.float32(1e-30)  # sums that stand for nothing at all
 
 
 class Work(NamedTuple):
-    """Work space of one scorer: ``place`` per node, everything else per candidate."""
+    """Work space of one scorer: ``place`` and ``sums`` per node, all else per candidate."""
 
     place: NDArray[np.int32]
+    sums: Floats  # of one list's neighbours of neighbours; 0 between two lists
+    found: NDArray[np.int32]  # the nodes of these sums
     node: NDArray[np.int32]
     direct: Floats
     two_hop: Floats
@@ -71,6 +73,8 @@ def new_work(nodes: int, model: Model, added: int = 0) -> Work:
     )
     return Work(
         np.zeros(nodes, np.int32),
+        np.zeros(nodes, np.float32),
+        np.zeros(candidates, np.int32),
         np.zeros(candidates, np.int32),
         np.zeros(candidates, np.float32),
         np.zeros(candidates, np.float32),
@@ -80,6 +84,35 @@ def new_work(nodes: int, model: Model, added: int = 0) -> Work:
         np.zeros(candidates, np.float32),
         np.zeros(model.two_hop_max, np.int64),
         np.zeros(RING_MAX, np.float32),
+    )
+
+
+class Notes(NamedTuple):
+    """Work space for one list: per recent item, per source, and from ``forced`` on per place."""
+
+    context: NDArray[np.int64]
+    seeds: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    factors: NDArray[np.float64]
+    forced: NDArray[np.int64]
+    most: NDArray[np.float64]
+    strength: NDArray[np.float64]
+    spare: NDArray[np.int64]
+    spare_scores: NDArray[np.float64]
+
+
+def new_notes(list_size: int) -> Notes:
+    """Work space for lists of up to ``list_size`` entries."""
+    return Notes(
+        np.zeros(RING_MAX, np.int64),
+        np.zeros(RING_MAX, np.int64),
+        np.zeros(SOURCES_N),
+        np.zeros(SOURCES_N),
+        np.zeros(list_size, np.int64),
+        np.zeros(list_size),
+        np.zeros(list_size),
+        np.zeros(list_size, np.int64),
+        np.zeros(list_size),
     )
 
 
@@ -187,7 +220,8 @@ def add_two_hop(view: View, n: int, model: Model, work: Work) -> int:
     node, place = work.node, work.place
     direct, two_hop, followed = work.direct, work.two_hop, work.forward
     neighbour, forwards, backwards = view.neighbour, view.forward, view.backward
-    direct_n = n
+    sums, found = work.sums, work.found
+    direct_n, found_n = n, 0
     m = _find_strongest(work.direct, n, work.strongest)
     for b in range(m):
         t = work.strongest[b]
@@ -201,13 +235,20 @@ def add_two_hop(view: View, n: int, model: Model, work: Work) -> int:
             s = forwards[row, k] + backwards[row, k]
             if s <= _ZERO:
                 continue
-            c = neighbour[row, k]
             # Without branches: whether a candidate is new is a coin that no processor predicts.
-            t = place_of(place, node, c, n)
-            new = t == n
-            place[c], node[t] = t, c
-            two_hop[t] = weight * s + (_ZERO if new else two_hop[t])
-            n += new
+            c = neighbour[row, k]
+            before = sums[c]
+            found[found_n] = c
+            found_n += before == _ZERO
+            sums[c] = before + weight * s
+    for j in range(found_n):
+        c = found[j]
+        t = place_of(place, node, c, n)
+        new = t == n
+        place[c], node[t] = t, c
+        two_hop[t] = sums[c]
+        sums[c] = _ZERO
+        n += new
     direct[direct_n:n] = _ZERO
     followed[direct_n:n] = _ZERO
     return n
@@ -252,17 +293,21 @@ def flat(x: Any) -> Any:
 @kernel
 def _total(values: Floats, n: int) -> float:
     """Sum in eight lanes, which the compiler may add side by side."""
-    lanes = np.zeros(8, np.float32)
+    a = b = c = d = e = f = g = h = _ZERO
     whole = n - n % 8
     for t in range(0, whole, 8):
-        for lane in range(8):
-            lanes[lane] += values[t + lane]
+        a += values[t]
+        b += values[t + 1]
+        c += values[t + 2]
+        d += values[t + 3]
+        e += values[t + 4]
+        f += values[t + 5]
+        g += values[t + 6]
+        h += values[t + 7]
     for t in range(whole, n):
-        lanes[0] += values[t]
-    total = 0.0
-    for lane in range(8):
-        total += float(lanes[lane])
-    return total
+        a += values[t]
+    total = np.float64(a) + np.float64(b) + np.float64(c) + np.float64(d)
+    return total + np.float64(e) + np.float64(f) + np.float64(g) + np.float64(h)
 
 
 @kernel

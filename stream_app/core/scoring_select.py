@@ -11,6 +11,7 @@ from stream_app.core.revisits import Recent, Row, revisit_logit
 from stream_app.core.scoring import (
     REPEAT,
     RETURN,
+    Notes,
     Scales,
     View,
     Work,
@@ -72,9 +73,9 @@ def explain(
     factors: Scales,
     extra: Added,
     which: int,
-    added_factors: NDArray[np.float64],
     model: Model,
     work: Work,
+    notes: Notes,
     n: int,
     chosen: NDArray[np.int64],
     scores: NDArray[np.float64],
@@ -83,12 +84,13 @@ def explain(
 ) -> None:
     """For each chosen node its leading source, and the ``near`` item that points to it most."""
     place = work.place
-    most = np.zeros(len(chosen))
+    most, strength = notes.most[: len(chosen)], notes.strength[: len(chosen)]
+    most[:] = 0.0
+    strength[:] = 0.0
     for i in range(len(chosen)):
         t = place_of(place, work.node, chosen[i], n)
         if t < n:  # what fills a list need not be a candidate
             sources[i], most[i] = leading_source(t, factors, work)
-    strength = np.zeros(len(chosen))
     # From here on ``place`` finds the chosen ones: the candidates are done with.
     for i in range(len(chosen)):
         place[chosen[i]] = i
@@ -106,7 +108,7 @@ def explain(
                 if s > strength[i]:
                     strength[i] = s
                     because[i] = u
-    explain_added(extra, which, added_factors, place, chosen, most, sources, because)
+    explain_added(extra, which, notes.factors, place, chosen, most, sources, because)
     for q in range(len(own)):
         i = place[own[q]] if own[q] >= 0 else len(chosen)
         if i < len(chosen) and chosen[i] == own[q] and 2.0 * work.revisit[q] > scores[i]:

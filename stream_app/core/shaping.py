@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from stream_app.core.catalog import Catalog, CatalogView
 from stream_app.core.item_index import find
-from stream_app.core.jit import kernel, signed
+from stream_app.core.jit import copy_into, kernel, signed
 from stream_app.core.list_kinds import CART
 from stream_app.core.revisits import Row
 from stream_app.core.rules import Rules, bar
-from stream_app.core.scoring import EXPLORATION, Work
+from stream_app.core.scoring import EXPLORATION, Notes, Work
 from stream_app.core.scoring_extra import Added
 
 POOL_FACTOR = 3  # a list of k is shaped from the 3 k best candidates that the rules allow
@@ -250,15 +250,17 @@ def fill(
     count: int,
     out: NDArray[np.int64],
     scores: NDArray[np.float64],
-    forced: NDArray[np.int64],
+    notes: Notes,
 ) -> int:
     """New items on the last places, and the fallback where the rules left places empty."""
-    size = len(out)
+    size, forced = len(out), notes.forced
     places = explored_places(rules, user, which, size)
     first, last = extra.starts[which_list], extra.starts[which_list + 1]
     if places > 0 and last > first:
         kept = min(count, size - places)
-        before_out, before_scores = out[kept:count].copy(), scores[kept:count].copy()
+        spared = count - kept
+        copy_into(notes.spare, out[kept:count])
+        copy_into(notes.spare_scores, scores[kept:count])
         at = kept
         for e in range(first, last):
             if at < kept + places and extra.sources[e] == EXPLORATION:
@@ -267,11 +269,11 @@ def fill(
                     scores, forced,
                 )  # fmt: skip
         # Places that no new item took go back to those who had them.
-        for i in range(len(before_out)):
-            if at < size and not _listed(out, at, before_out[i]):
-                row = find(catalog.keys, catalog.slots, nodes[before_out[i]].id)
+        for i in range(spared):
+            if at < size and not _listed(out, at, notes.spare[i]):
+                row = find(catalog.keys, catalog.slots, nodes[notes.spare[i]].id)
                 if fits(rules, catalog, nodes, out[:at], row):
-                    out[at], scores[at] = before_out[i], before_scores[i]
+                    out[at], scores[at] = notes.spare[i], notes.spare_scores[i]
                     forced[at] = BY_SCORE
                     at += 1
         count = at
@@ -299,16 +301,16 @@ def shape_list(
     ts: float,
     out: NDArray[np.int64],
     scores: NDArray[np.float64],
-    forced: NDArray[np.int64],
+    notes: Notes,
 ) -> int:
     """List ``which`` of ``user`` into ``out (k,)`` and ``scores``; returns how many entries it has.
 
-    ``forced`` tells the source of entries that are not there for their score, else ``BY_SCORE``;
-    only lists that are ``filled`` have some.
+    ``notes.forced`` tells the source of entries that are not there for their score, else
+    ``BY_SCORE``; only lists that are ``filled`` have some.
     """
     rules, catalog, pool = shape.rules, shape.catalog, shape.pool
     checked = shape.checked or which == CART
-    forced[:] = BY_SCORE
+    notes.forced[:] = BY_SCORE
     if not rules.shaped:
         count = select_allowed(
             nodes, work, n, checked, rules, catalog, user, which, ts, out, scores
@@ -322,6 +324,6 @@ def shape_list(
     if filled and ((rules.exploration > 0.0) | short):
         count = fill(
             nodes, extra, which_list, shape.fallback, rules, catalog, user, which, ts, count,
-            out, scores, forced,
+            out, scores, notes,
         )  # fmt: skip
     return count

@@ -14,7 +14,7 @@ from stream_app.core.insight_fields import (
     USER_FIELDS,
     start_insight,
 )
-from stream_app.core.jit import copy_into, kernel
+from stream_app.core.jit import allocating, copy_into
 from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
@@ -143,7 +143,7 @@ _LAYOUT = layout(USER)
 _LAYOUTS = {2: layout(USER, without="bought_ts"), USER_SCHEMA: _LAYOUT}
 
 
-@kernel
+@allocating
 def _trim(
     full: NDArray[np.uint8], header: int, arrays: NDArray[np.int64], out: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
@@ -161,7 +161,7 @@ def _trim(
     return ends
 
 
-@kernel
+@allocating
 def _fill(
     packed: NDArray[np.uint8],
     starts: NDArray[np.int64],

@@ -14,7 +14,7 @@ from stream_app.core.bandit import chances, drawn, gamma_of, predicted, reinforc
 from stream_app.core.chance import uniform
 from stream_app.core.counterfactual import Estimate, doubly_robust, ips, snips
 from stream_app.core.insight_fields import CONTEXT_N
-from stream_app.core.jit import kernel
+from stream_app.core.jit import allocating
 
 ARMS = ("show_list", "remind_cart", "cross_sell", "offer_coupon")
 MARGIN, DISCOUNT, ORDER = 0.3, 0.1, 1.0  # the mean order is what rewards are measured in
@@ -53,7 +53,7 @@ def shop_truth(sensitivity: Floats, *, seed: int) -> tuple[Floats, Floats, NDArr
     return context, p * earned, p
 
 
-@kernel
+@allocating
 def _play(
     context: Floats, p: Floats, earned: Floats, seed: int, arm: Floats, chance: Floats, seen: Floats
 ) -> Floats:
