@@ -105,7 +105,7 @@ def decode_blend(blob: bytes | None, model: Model) -> NDArray[np.void]:
 @kernel
 def _trust(part: Any, step: int) -> float:
     gain = part.published_loss[step] - part.loss[step]
-    return min(max((gain - _GAIN_LEAST) / (_GAIN_FULL - _GAIN_LEAST), 0.0), 1.0)
+    return float(min(max((gain - _GAIN_LEAST) / (_GAIN_FULL - _GAIN_LEAST), 0.0), 1.0))
 
 
 def trust(blend: NDArray[np.void]) -> NDArray[np.float64]:

@@ -77,7 +77,7 @@ def test_every_record_is_in_one_outcome_and_the_lag_comes_to_nothing(live: LiveS
 
 def test_a_batch_leaves_its_traces_in_the_histograms(live: LiveShop) -> None:
     found = samples(live)
-    for part in ("decode", "load", "learn", "score", "render", "commit", "publish"):
+    for part in ("decode", "load", "turn", "learn", "score", "render", "commit", "publish"):
         name = "stream_app_batch_part_duration_seconds_count"
         assert value(found, name, stage="learn", part=part) > 0, part
     assert value(found, "stream_app_cpu_seconds_total", stage="learn", part="score") > 0
