@@ -75,7 +75,7 @@ def _link(p: Postings, words_n: int, row: int, j: int, key: Any) -> int:
     return words_n
 
 
-@allocating
+@kernel
 def relink(
     p: Postings,
     words_n: int,

@@ -14,7 +14,7 @@ from stream_app.core.insight_fields import (
     USER_FIELDS,
     start_insight,
 )
-from stream_app.core.jit import allocating, copy_into
+from stream_app.core.jit import allocating, copy_into, kernel
 from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
@@ -161,7 +161,7 @@ def _trim(
     return ends
 
 
-@allocating
+@kernel
 def _fill(
     packed: NDArray[np.uint8],
     starts: NDArray[np.int64],
