@@ -17,16 +17,18 @@ import orjson
 
 from bench.backlog import AnyLoad, FileLoad, Load, batches
 from bench.timers import Timers
-from stream_app import pipeline, relating
+from stream_app import applying, pipeline, relating
 from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.memory import MemoryLog
 from stream_app.adapters.redis_store import RedisStore
 from stream_app.adapters.topics import ensure_topics
+from stream_app.applying import Applier
 from stream_app.candidates import Candidates
 from stream_app.composition import compose
 from stream_app.core.ranking import Ranker
 from stream_app.events import EventDecoder
 from stream_app.listing import Listing
+from stream_app.loading import Loader
 from stream_app.ports import RawBatch, Record
 from stream_app.publishing import Publisher
 from stream_app.settings import load_settings, own_topics
@@ -36,20 +38,20 @@ from stream_app.worker import kafka_log, redis_store, topic_specs
 POINTS: tuple[tuple[Any, str, str], ...] = (
     (pipeline.Learn, "process", "LEARN"),
     (EventDecoder, "decode", "LEARN > decode"),
-    (pipeline.Learn, "_load", "LEARN > load"),
-    (pipeline, "learn", "LEARN > learn"),
-    (pipeline.Learn, "_learn_blend", "LEARN > weights"),
-    (pipeline.Learn, "_score", "LEARN > decide and score"),
+    (Loader, "load", "LEARN > load"),
+    (applying, "learn", "LEARN > learn"),
+    (Applier, "_learn_blends", "LEARN > weights"),
+    (Applier, "_ranked", "LEARN > decide and score"),
     (Listing, "rank", "LEARN > score"),
     (Candidates, "draw", "LEARN > score, weights > candidates"),
     (Ranker, "rank", "LEARN > score > rank"),
-    (pipeline.Learn, "_outbox", "LEARN > outbox"),
-    (pipeline, "pack_lists", "LEARN > outbox > lists"),
-    (pipeline, "pack_transitions", "LEARN > outbox > transitions"),
-    (pipeline, "changed_profiles", "LEARN > outbox > profiles"),
+    (Applier, "_outbox", "LEARN > outbox"),
+    (applying, "pack_lists", "LEARN > pack lists"),
+    (applying, "pack_transitions", "LEARN > outbox > transitions"),
+    (applying, "changed_profiles", "LEARN > outbox > profiles"),
     (Publisher, "render", "LEARN > render"),
-    (pipeline, "encode_outbox", "LEARN > pack outbox"),
-    (pipeline, "state_blobs", "LEARN > pack users"),
+    (applying, "encode_outbox", "LEARN > pack outbox"),
+    (applying, "state_blobs", "LEARN > pack users"),
     (Publisher, "publish", "LEARN > publish"),
     (Publisher, "hand_over", "LEARN > hand over"),
     (relating.Relate, "process", "RELATE"),

@@ -25,8 +25,7 @@ from stream_app.adapters.generations import GenerationStore
 from stream_app.adapters.topics import ensure_topics
 from stream_app.embedded import free_port, valkey_server
 from stream_app.errors import StoreUnavailable
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS
+from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS
 from stream_app.settings import Settings, load_settings
 from stream_app.worker import redis_store, topic_specs
 from tests.servers import ApacheKafka, Listener

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app import merging, pipeline, states
+from stream_app import applying, merging, states
 from stream_app.codec import Outbox, encode_outbox
 from stream_app.core.neighbourhood import FAN
 from stream_app.core.state import USER, customer_name, decode_users, encode_users, layout
@@ -66,4 +66,4 @@ def install() -> None:
 
     states.encode_users = merging.encode_users = customers  # type: ignore[attr-defined]
     ItemTables.encode = items  # type: ignore[method-assign,assignment]
-    pipeline.encode_outbox = lambda outbox: outbox_before(outbox, partitions=partitions)  # type: ignore[attr-defined]
+    applying.encode_outbox = lambda outbox: outbox_before(outbox, partitions=partitions)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from stream_app.core.hybrid import decode_blend
 from stream_app.core.list_kinds import own_items
 from stream_app.core.ranking import LISTS
 from stream_app.core.state import customer_name, decode_partition, decode_users
-from stream_app.pipeline import BLEND_ID, CYCLES_ID
+from stream_app.owning import BLEND_ID, CYCLES_ID
 from stream_app.ports import USERS, StateStore
 
 

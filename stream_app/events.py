@@ -83,7 +83,7 @@ class EventBatch(NamedTuple):
     ``customers`` are public names. ``record_ts (n,) float64`` is when the records were made, 0
     where they do not say; ``data`` that of internal events, by row of ``events``. Events of one
     record follow each other and have its offset; ``ignored`` records have none.
-    ``segments`` are the channels and regions of the events, by their hash.
+    ``segments`` are their channels and regions, by hash; ``rows`` the record that each is of.
     """
 
     events: NDArray[np.void]
@@ -96,6 +96,7 @@ class EventBatch(NamedTuple):
     given: Sequence[Event] = ()
     ignored: int = 0
     aliases: Aliases = NO_ALIASES
+    rows: Sequence[int] = ()
 
     def session_id(self, row: int) -> str:
         """The session that an event names."""
@@ -155,10 +156,8 @@ class EventDecoder:
             parsed = [event for at, event in enumerate(parsed) if at not in dropped]
             rows = [row for at, row in enumerate(rows) if at not in dropped]
         if foreign and rejects:  # a record is good or bad as a whole, however many events it has
-            rejects = list(
-                {reject.row: reject for reject in sorted(rejects, reverse=True)}.values()
-            )
-            bad = {reject.row for reject in rejects}
+            bad = {reject.row: reject for reject in sorted(rejects, reverse=True)}
+            rejects = list(bad.values())
             good = [at for at, row in enumerate(rows) if row not in bad]
             parsed, rows = [parsed[at] for at in good], [rows[at] for at in good]
         rejects.sort()
@@ -168,7 +167,7 @@ class EventDecoder:
         if suspects or foreign or self._pseudonyms is not None:
             columns = columns_of(parsed)
         found = self._batch(parsed, columns, batch, rows, rejects, ignored)
-        return found._replace(aliases=aliases) if self._pseudonyms is not None else found
+        return found._replace(aliases=aliases, rows=rows)
 
     def _suspects(
         self, columns: Any, rows: Sequence[int], timestamps_ms: Sequence[int]

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from stream_app.errors import StreamAppError
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import USERS, StateStore
+from stream_app.ports import ACCOUNTS_ID, USERS, StateStore
 from stream_app.retrying import waiting
 
 GIVE_UP_TIMES = 2  # a worker with problems for so many times the limit ends itself

@@ -58,16 +58,18 @@ class Listing:
         users: NDArray[np.void],
         shown: NDArray[np.void],
         segments: NDArray[np.uint32],
-        partition: NDArray[np.void],
+        partitions: NDArray[np.void],
         blend: NDArray[np.void],
         cycles: NDArray[np.void] | None = None,
+        homes: NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], Lists]:
         """Owner, kind and entries of the lists that customers have in their journey's step.
 
         Those that they gave no reason for yet are left out: nothing in the cart, nothing searched.
 
         ``shown`` are the same ``users`` as far as they let themselves be known, ``segments (n, 2)``
-        where they are.
+        where they are; ``homes (n,)`` are the rows of their ``partitions``, of the ``blend`` and of
+        the ``cycles`` learned there, 0 where not given.
         """
         view = self._offers.view()
         wanted = self.wanted[users["step"]]
@@ -85,13 +87,14 @@ class Listing:
             owners,
             kinds,
             times,
-            partition,
+            partitions,
             self._items.popular(),
             joined([e for e in outside if e is not None], len(owners)),
             blend if self._blending else None,
             catalog=view,
             fallback=self._offers.fallback(),
             cycles=cycles,
+            homes=None if homes is None else homes[owners],
         )
         if rules:
             steps = [self._journey.names[step] for step in users["step"][owners].tolist()]

@@ -37,16 +37,25 @@ class Session(NamedTuple):
 
 
 def sessions_to_ask_for(
-    events: EventBatch, rows: NDArray[np.int64], users: NDArray[np.void], *, partitions: int
+    events: EventBatch,
+    rows: NDArray[np.int64],
+    users: NDArray[np.void],
+    homes: NDArray[np.int64],
+    *,
+    partitions: int,
 ) -> list[Session]:
-    """Sessions that are new to known customers, ``users[rows]`` before the batch."""
+    """Sessions that are new to known customers, ``users[rows]`` before the batch.
+
+    ``homes (n,)`` tells events of several partitions apart, each of which asks for itself.
+    """
     ev = events.events
     known = (ev["anonymous"] == 0) & (ev["session"] != 0) & (ev["kind"] < KIND[INTERNAL[0]])
     fresh = users["session"][rows] != ev["session"]
     at = np.flatnonzero(known & (fresh | (users["session_events"][rows] == LOOKED_AGAIN)))
     if not len(at):
         return []
-    _, first = np.unique(ev["customer"][at] * _MIX ^ ev["session"][at], return_index=True)
+    asker = ev["customer"][at] + homes[at].astype(np.uint64)
+    _, first = np.unique(asker * _MIX ^ ev["session"][at], return_index=True)
     found = []
     for row in at[np.sort(first)].tolist():
         text = events.session_id(row)

@@ -3,7 +3,8 @@
 Committed with the state as one outbox, published after.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -22,7 +23,9 @@ from stream_app.sales import route_sales
 
 
 class Ranked(NamedTuple):
-    """What scoring produced for one batch: n customers with m lists between them.
+    """What scoring produced for a group: n customers with m lists between them.
+
+    Those of share ``k`` are the customers from ``bounds[k]`` to ``bounds[k + 1]``.
 
     ``scalars`` is the place for further public fields: by name one JSON text per customer, never
     empty (``b"null"``); they appear in the topic record, in ``rec:<user_id>`` and in the outbox.
@@ -32,6 +35,7 @@ class Ranked(NamedTuple):
     users: NDArray[np.void]  # (n,) USER
     customers: list[str]
     next_steps: list[int]
+    bounds: list[int]
     owners: NDArray[np.int64]  # (m,) row of the customer of each list
     kinds: NDArray[np.uint8]  # (m,) index into LISTS
     lists: Lists
@@ -39,35 +43,53 @@ class Ranked(NamedTuple):
 
 
 def pack_lists(
-    ranked: Ranked, node_ids: NDArray[np.uint64], names: list[str], *, generated_at: float
-) -> ListsBlock:
-    """Ids instead of nodes, arrays instead of text: small enough to be committed with the state."""
-    users, lists = ranked.users, ranked.lists
+    ranked: Ranked,
+    node_ids: NDArray[np.uint64],
+    unsaved_names: Callable[[Lists], list[str]],
+    *,
+    generated_at: float,
+) -> list[ListsBlock]:
+    """Ids instead of nodes, arrays instead of text: small enough to be committed with the state.
+
+    A block for each share. ``unsaved_names`` are texts of items that the store may not know yet.
+    """
+    users, lists, bounds = ranked.users, ranked.lists, ranked.bounds
     used = np.arange(lists.nodes.shape[1]) < lists.counts[:, None]
     because = lists.because[used]
-    return ListsBlock(
-        customers=ranked.customers,
-        versions=(users["offset"] + 1).tolist(),
-        steps=list(
-            zip(
-                users["step"].tolist(),
-                users["previous_step"].tolist(),
-                ranked.next_steps,
-                strict=True,
-            )
-        ),
-        entered_at=users["entered_at"].tolist(),
-        generated_at=generated_at,
-        list_owner=ranked.owners.astype(np.uint32).tobytes(),
-        list_kind=ranked.kinds.tobytes(),
-        counts=lists.counts.astype(np.uint8).tobytes(),
-        items=node_ids[lists.nodes[used]].tobytes(),
-        because=np.where(because >= 0, node_ids[because], np.uint64(0)).tobytes(),
-        scores=lists.scores[used].astype(np.float32).tobytes(),
-        sources=lists.sources[used].tobytes(),
-        names=names,
-        scalars={name: list(texts) for name, texts in ranked.scalars.items()},
+    items = node_ids[lists.nodes[used]]
+    because = np.where(because >= 0, node_ids[because], np.uint64(0))
+    scores, sources = lists.scores[used].astype(np.float32), lists.sources[used]
+    versions, entered = (users["offset"] + 1).tolist(), users["entered_at"].tolist()
+    steps = list(
+        zip(users["step"].tolist(), users["previous_step"].tolist(), ranked.next_steps, strict=True)
     )
+    firsts = ranked.owners.searchsorted(bounds)
+    ends = np.concatenate(([0], lists.counts.cumsum()))[firsts].tolist()
+    owners, counts = ranked.owners.astype(np.uint32), lists.counts.astype(np.uint8)
+    any_unsaved, blocks = bool(unsaved_names(lists)), []
+    for k, ((a, b), (m, m_end), (e, e_end)) in enumerate(
+        zip(pairwise(bounds), pairwise(firsts.tolist()), pairwise(ends), strict=True)
+    ):
+        own = lists.between(m, m_end)
+        blocks.append(
+            ListsBlock(
+                customers=ranked.customers[a:b],
+                versions=versions[a:b],
+                steps=steps[a:b],
+                entered_at=entered[a:b],
+                generated_at=generated_at,
+                list_owner=(owners[m:m_end] - np.uint32(bounds[k])).tobytes(),
+                list_kind=ranked.kinds[m:m_end].tobytes(),
+                counts=counts[m:m_end].tobytes(),
+                items=items[e:e_end].tobytes(),
+                because=because[e:e_end].tobytes(),
+                scores=scores[e:e_end].tobytes(),
+                sources=sources[e:e_end].tobytes(),
+                names=unsaved_names(own) if any_unsaved else [],
+                scalars={name: list(texts[a:b]) for name, texts in ranked.scalars.items()},
+            )
+        )
+    return blocks
 
 
 def route_purchases(

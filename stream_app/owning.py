@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from stream_app.codec import Outbox
 from stream_app.core.agenda import Agenda
-from stream_app.customers import Customers
 from stream_app.handing import Waiting
 from stream_app.ports import Claim, Commit
 from stream_app.publishing import Messages
 from stream_app.user_cache import UserCache
+
+BLEND_ID = b"blend"  # beside the states of a partition: what is learned of the sources' weights
+CYCLES_ID = b"cycles"  # and of how soon customers buy an item again
 
 
 class Applied(NamedTuple):
@@ -27,6 +29,7 @@ class Applied(NamedTuple):
     blend: NDArray[np.void]
     cycles: NDArray[np.void]
     users_n: int  # of the commit's writes, the first: states of customers, also those that are gone
+    ids: NDArray[np.uint64]  # of the customers, and when time will move each of them
     deadlines: NDArray[np.float64]
 
 
@@ -47,10 +50,10 @@ class Owned:
     busy: bool = False
     surveyed_at: float = -np.inf
 
-    def take(self, done: Applied, who: Customers) -> None:
-        """Go on from a batch of customers ``who`` that has been committed."""
+    def take(self, done: Applied) -> None:
+        """Go on from a batch that has been committed."""
         self.cursor, self.partition, self.merged = done.step.cursor, done.partition, done.merged
         self.blend, self.cycles = done.blend, done.cycles
         self.users.put(done.step.writes[: done.users_n])
-        self.agenda.add(who.ids, done.deadlines)
+        self.agenda.add(done.ids, done.deadlines)
         self.waiting.committed(done.fresh)

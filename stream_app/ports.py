@@ -13,6 +13,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 USERS = "u"  # state of customers, partitioned like the clickstream topic
 ITEMS = "i"  # state of items, partitioned like the co-occurrence topic
+ACCOUNTS_ID = b"accounts"  # beside the states of a partition: its accounts, as JSON for tools
 
 
 @dataclass(frozen=True, slots=True)

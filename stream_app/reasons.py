@@ -14,7 +14,7 @@ from stream_app.core.scoring import SOURCES
 from stream_app.core.state import decode_users, new_users
 from stream_app.errors import StreamAppError
 from stream_app.hashing import customer_id, stable_hash
-from stream_app.pipeline import BLEND_ID
+from stream_app.owning import BLEND_ID
 from stream_app.ports import USERS, StateStore
 
 _KIND_BITS = 0x7F

@@ -24,8 +24,16 @@ from stream_app.core.scoring import DIRECT, POPULAR
 from stream_app.core.similar import similar_items
 from stream_app.hashing import short_hash
 from stream_app.items import SEGMENTS_ID, TOP_ID, TOP_MAX, ItemReader, Top
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, Claim, Commit, Log, PublicStore, RawBatch, StateStore
+from stream_app.ports import (
+    ACCOUNTS_ID,
+    ITEMS,
+    Claim,
+    Commit,
+    Log,
+    PublicStore,
+    RawBatch,
+    StateStore,
+)
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.settings import Settings

@@ -32,8 +32,16 @@ from stream_app.core.demand import (
     stock_alerts,
 )
 from stream_app.hashing import stable_hash
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import Claim, Commit, Log, PublicStore, RawBatch, Record, StateStore
+from stream_app.ports import (
+    ACCOUNTS_ID,
+    Claim,
+    Commit,
+    Log,
+    PublicStore,
+    RawBatch,
+    Record,
+    StateStore,
+)
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.sales import SALE, Sales, decode_sales

@@ -18,8 +18,16 @@ from stream_app.core.knowledge import Answer, Knowledge
 from stream_app.core.support import SupportModel, intents_max, normalised
 from stream_app.events import Reject
 from stream_app.hashing import public_name
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import Claim, Commit, Log, PublicStore, RawBatch, Record, StateStore
+from stream_app.ports import (
+    ACCOUNTS_ID,
+    Claim,
+    Commit,
+    Log,
+    PublicStore,
+    RawBatch,
+    Record,
+    StateStore,
+)
 from stream_app.pseudonyms import load_pseudonyms
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying

@@ -24,8 +24,8 @@ from stream_app.core.journey import deadlines
 from stream_app.core.state import customer_name, decode_users
 from stream_app.hashing import given_name
 from stream_app.owning import Owned
-from stream_app.pipeline import ACCOUNTS_ID, Learn
-from stream_app.ports import USERS, Log, Record, StateStore
+from stream_app.pipeline import Learn
+from stream_app.ports import ACCOUNTS_ID, USERS, Log, Record, StateStore
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
 

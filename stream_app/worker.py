@@ -21,8 +21,7 @@ from stream_app.broadcasts import Broadcasts
 from stream_app.composition import Stages, compose
 from stream_app.errors import StoreUnavailable
 from stream_app.following import Follower
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, Claim, Log, PublicKeys, RawBatch
+from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, Claim, Log, PublicKeys, RawBatch
 from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
 from stream_app.stocking import STOCK

@@ -38,7 +38,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "states": ("core events ports", "numpy orjson"),
     "merging": ("adapters.partitioning codec core events hashing", "numpy orjson"),
     "turns": ("", ""),
-    "owning": ("codec core customers handing ports publishing user_cache", "numpy"),
+    "owning": ("codec core handing ports publishing user_cache", "numpy"),
     "timers": ("errors ports settings core hashing owning pipeline retrying", "numpy orjson"),
     "user_cache": ("", ""),
     "customers": ("", "numpy"),
@@ -68,11 +68,22 @@ LAYERS: dict[str, tuple[str, str]] = {
     "suppression": ("events ports", "msgspec numpy"),
     "admission": ("core suppression", "numpy"),
     "candidates": ("core items", "numpy"),
+    "grouping": ("", ""),
+    "group": ("aliases events owning ports", "numpy"),
+    "loading": (
+        "core customers group items merging ports retrying rotating telemetry",
+        "numpy",
+    ),
+    "applying": (
+        "admission candidates codec core decisions group handing items listing loading merging"
+        " outbox owning ports profiles publishing settings states telemetry",
+        "numpy",
+    ),
     "pipeline": (
-        "admission ports settings candidates customers decisions events codec core handing items"
-        " listing merging offers outbox owning profiles publishing rejects retrying rotating"
-        " states telemetry turns user_cache",
-        "numpy orjson",
+        "admission applying candidates codec core decisions events group grouping handing items"
+        " listing loading merging offers owning ports profiles publishing rejects retrying settings"
+        " telemetry turns user_cache",
+        "numpy",
     ),
     "relating": (
         "books errors ports settings events codec core hashing items pipeline rejects retrying"
@@ -93,9 +104,9 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy",
     ),
     "listing": ("candidates core items offers settings", "numpy"),
-    "digests": ("composition core pipeline ports", "numpy"),
+    "digests": ("composition core owning ports", "numpy"),
     "rehearsal": ("composition core errors hashing listing ports", "numpy"),
-    "reasons": ("composition core errors hashing pipeline ports", "numpy"),
+    "reasons": ("composition core errors hashing owning ports", "numpy"),
     "rule_records": ("core errors", "msgspec"),
     "ruling": (
         "catalog_wire core errors events ports rule_records settings",
@@ -116,7 +127,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy orjson msgspec vaderSentiment",
     ),
     "support_files": ("errors settings core offline.tables", "pydantic"),
-    "adapters": ("errors ports settings events codec retrying", "aiokafka numpy orjson"),
+    "adapters": ("errors grouping ports settings events codec retrying", "aiokafka numpy orjson"),
     "adapters.loop": ("", "uvloop"),
     "adapters.transport": ("errors ports settings adapters", "faust mode aiokafka"),
     "adapters.redis_link": ("errors ports settings adapters", "redis hiredis"),

@@ -17,8 +17,7 @@ from bench.tape import Entry, Tape
 from stream_app.adapters.limits import Limits
 from stream_app.adapters.loop import use_fast_loop
 from stream_app.adapters.transport import add_stage, make_app
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, Claim, Commit, RawBatch, Record
+from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, Claim, Commit, RawBatch, Record
 from stream_app.settings import Settings, load_settings
 from stream_app.stocking import STOCK
 from stream_app.worker import kafka_log, redis_store

@@ -1,5 +1,7 @@
 """CPU microseconds of one batch of 1, 16, 256 and 4,096 events through LEARN, or RELATE, by part.
 
+And of a group of batches, one of each of eight partitions.
+
 Memory adapters, one process, no server: what a batch costs besides the work on each of its events.
 """
 
@@ -28,6 +30,7 @@ WARM, WARM_BATCH = 40_000, 2_048
 BATCHES = {1: 320, 16: 320, 256: 64, 4_096: 16}  # how many, by events of one
 UNCOUNTED = 8  # at most, of each size: arrays grow, kernels load
 PARTITIONS = 8
+GROUPED_MAX = 16  # events of a batch that is measured in a group, too: one of each partition
 
 
 class Laps:
@@ -113,14 +116,16 @@ class _Bench:
             await self.stages.learn.assign(p)
             await self.stages.relate.assign(p)
 
-    async def learn(self, partition: int, size: int) -> None:
-        """The next ``size`` events of a partition."""
-        first = self._given[partition]
-        values = self._waiting[partition][first : first + size]
-        self._given[partition] += len(values)
-        batch = _batch(self._clicks, partition, first, values)
+    async def learn(self, partitions: Sequence[int], size: int) -> None:
+        """The next ``size`` events of each of the partitions, as one group."""
+        batches = []
+        for partition in partitions:
+            first = self._given[partition]
+            values = self._waiting[partition][first : first + size]
+            self._given[partition] += len(values)
+            batches.append(_batch(self._clicks, partition, first, values))
         self.laps.begin()
-        await self.stages.learn.process(batch)
+        await asyncio.gather(*map(self.stages.learn.process, batches))
 
     async def follow(self, *, keep: bool) -> None:
         """Merge what LEARN has said of items; of those of partition 0 ``keep`` it for later."""
@@ -179,26 +184,39 @@ def _batch(topic: str, partition: int, first: int, values: Sequence[bytes | None
 
 async def _measure(warm: int, counts: Mapping[int, int]) -> list[dict[str, Any]]:
     # Partitions get more or less of the load: there is some to spare.
-    bench = _Bench(2 * (warm + sum(size * n for size, n in counts.items())))
+    bench = _Bench(2 * (warm + 2 * sum(size * n for size, n in counts.items())))
     await bench.assign()
     first = min(WARM_BATCH, -(-warm // PARTITIONS))
     for _ in range(-(-warm // (PARTITIONS * first))):
         for p in range(PARTITIONS):
-            await bench.learn(p, first)
+            await bench.learn([p], first)
         await bench.follow(keep=False)
     rows = []
     for size, n in counts.items():
         bench.laps.batches.clear()
         learned: list[dict[str, float]] = []
         for k in range(n):
-            await bench.learn(k % PARTITIONS, size)
+            await bench.learn([k % PARTITIONS], size)
             learned.append(bench.laps.batches.pop())
             if k % PARTITIONS == PARTITIONS - 1 or k == n - 1:
                 await bench.follow(keep=True)
         rows.append(_row("LEARN", size, learned))
+        if size <= GROUPED_MAX:
+            rows.append(await _together(bench, size, n // PARTITIONS))
         bench.laps.batches.clear()
         for values in islice(bench.messages(size), n):
             await bench.relate(values)
         if bench.laps.batches:  # a trial is too small for the largest
             rows.append(_row("RELATE", size, bench.laps.batches))
     return rows
+
+
+async def _together(bench: _Bench, size: int, n: int) -> dict[str, Any]:
+    """``n`` groups of a batch of each partition."""
+    learned: list[dict[str, float]] = []
+    for _ in range(max(n, 2)):
+        await bench.learn(range(PARTITIONS), size)
+        learned.append(bench.laps.batches.pop())
+        await bench.follow(keep=True)
+    row = _row("LEARN", PARTITIONS * size, learned)
+    return row | {"batch": f"LEARN of {PARTITIONS} x {size:,}"}

@@ -22,6 +22,7 @@ from stream_app.adapters.partitioning import partition_of
 from stream_app.settings import load_settings
 
 LOADS = (0.25, 0.5, 0.75, 0.9)
+RATES = (500.0, 1_000.0, 2_000.0, 4_000.0)  # events a second, whatever the maximum is
 WARM_EVENTS = 120_000
 LOAD_EVENTS = 3_000_000  # more than is ever sent; made as needed
 WARM_S, SATURATION_S, PHASE_S, REST_S = 30.0, 12.0, 20.0, 2.0
@@ -31,7 +32,7 @@ PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9}
 
 
 def run(options: Options) -> Result:
-    """Warm up on a backlog, find the maximum with everything running, then each load."""
+    """Warm up on a backlog, find the maximum with everything running, then each rate and load."""
     warm = options.events(WARM_EVENTS)
     load = Load(LOAD_EVENTS, partitions=PARTITIONS)
     with ExitStack() as stack:
@@ -76,14 +77,16 @@ async def _loads(
         await generator.run(WARM_SHARE * backlog_rate, max(WARM_S * options.scale, 2.0))
         await asyncio.sleep(REST_S)
         maximum = await _maximum(generator, running, backlog_rate, options.scale)
-        for share in LOADS:
+        for rate in (*RATES, *(share * maximum for share in LOADS)):
             await asyncio.sleep(REST_S)
-            phase = await generator.run(share * maximum, max(PHASE_S * options.scale, 2.0))
-            rows.append({"load": share, "events_per_second": share * maximum} | _measures(phase))
+            phase = await generator.run(rate, max(PHASE_S * options.scale, 2.0))
+            offered = {"load": round(rate / maximum, 3), "events_per_second": rate}
+            rows.append(offered | _measures(phase))
     summary = {
         "maximum_events_per_second": round(maximum, 1),
         "backlog_events_per_second": round(backlog_rate, 1),
-        "loads": rows,
+        "loads": rows[len(RATES) :],
+        "rates": rows[: len(RATES)],
     }
     notes = [
         f"broker: {place.broker.kind}",

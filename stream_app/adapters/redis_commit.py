@@ -5,7 +5,7 @@ but Lua copies and hashes every byte it is handed: a commit took the server thre
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from stream_app.adapters.redis_functions import INTEGER_END, Argument, Command
 from stream_app.adapters.redis_link import Refused, packed
@@ -22,6 +22,24 @@ class Connection(Protocol):
     async def read_response(self) -> Any: ...
 
 
+class Asked(NamedTuple):
+    """A step of one partition, whose keys start with ``head``."""
+
+    head: bytes
+    claim: Claim
+    step: Commit
+    ttl_ms: int | None
+
+    @property
+    def size(self) -> int:
+        """Bytes to write, about."""
+        written = sum(len(blob) for _, blob in self.step.writes)
+        return written + len(self.step.meta) + len(self.step.outbox)
+
+
+Refusal = Fenced | RolledBack | None  # why a step was not taken; None: it was
+
+
 class Writer:
     """Writes the state of one server, or of one cluster; remembers what it does not know."""
 
@@ -31,31 +49,43 @@ class Writer:
         # can set many keys that expire.
         self._has_msetex = True
 
-    async def attempt(
-        self, connection: Connection, head: bytes, claim: Claim, step: Commit, ttl_ms: int | None
-    ) -> bool:
-        """Try to commit; False when another writer came between.
+    async def attempt(self, connection: Connection, asked: Sequence[Asked]) -> list[Refusal] | None:
+        """Try to commit the steps in one transaction, those that may be; what became of each.
 
-        ``head`` starts the partition's keys. Raises ``Fenced`` and ``RolledBack``, and redis-py's
-        errors; the connection must then be closed, as it may be within a transaction.
+        ``None`` when another writer came between. Raises redis-py's errors; the connection must
+        then be closed, as it may be within a transaction.
         """
-        record = head + b"#cursor"
-        await _send(connection, [("WATCH", record), ("HMGET", record, "epoch", "token", "cursor")])
+        records = [one.head + b"#cursor" for one in asked]
+        looks = [("HMGET", record, "epoch", "token", "cursor") for record in records]
+        await _send(connection, [("WATCH", *records), *looks])
         await connection.read_response()
-        stored = await connection.read_response()
-        if already(stored, claim, step, shown=self._shown):
+        stored = [await connection.read_response() for _ in asked]
+        found: list[Refusal] = []
+        commands: list[Command] = []
+        for one, record, now in zip(asked, records, stored, strict=True):
+            try:
+                if not already(now, one.claim, one.step, shown=self._shown):
+                    commands += self._written(record, one)
+                found.append(None)
+            except (Fenced, RolledBack) as exc:
+                found.append(exc)
+        if not commands:
             await _send(connection, [("UNWATCH",)])
             await connection.read_response()
-            return True
-        assert (step.expected or 0) <= step.cursor < INTEGER_END
-        commands = self.set_all({head + b":" + id_: blob for id_, blob in step.writes}, ttl_ms)
-        last = ("HSET", record, "cursor", step.cursor, "meta", step.meta, "outbox", step.outbox)
+            return found
         try:
-            return await _transaction(connection, [*commands, last])
+            return found if await _transaction(connection, commands) else None
         except Refused as exc:
             if not self.learned(exc):
                 raise
-            return False
+            return None
+
+    def _written(self, record: bytes, asked: Asked) -> list[Command]:
+        head, _, step, ttl_ms = asked
+        assert (step.expected or 0) <= step.cursor < INTEGER_END
+        commands = self.set_all({head + b":" + id_: blob for id_, blob in step.writes}, ttl_ms)
+        last = ("HSET", record, "cursor", step.cursor, "meta", step.meta, "outbox", step.outbox)
+        return [*commands, last]
 
     def set_all(self, values: Mapping[bytes, bytes], ttl_ms: int | None) -> list[Command]:
         """Commands that set keys of one slot; an empty value deletes. ``None`` lives for ever."""
@@ -102,10 +132,11 @@ def already(stored: Sequence[bytes | None], claim: Claim, step: Commit, *, shown
     raise Fenced(f"{message}: another worker has gone on")
 
 
-def given_up(shown: str, claim: Claim) -> StoreUnavailable:
-    """The error for a partition that somebody else writes without end."""
+def given_up(shown: str, asked: Sequence[Asked]) -> StoreUnavailable:
+    """The error for partitions that somebody else writes without end."""
+    places = ", ".join(f"{one.claim.space}{one.claim.partition}" for one in asked)
     return StoreUnavailable(
-        f"{shown}, partition {claim.space}{claim.partition}: {ATTEMPTS_MAX} transactions met"
+        f"{shown}, partition {places}: {ATTEMPTS_MAX} transactions met"
         " another writer: is another application using these keys? Retried until it succeeds"
     )
 

@@ -11,10 +11,11 @@ Keys, ``p`` the partition and ``u`` or ``i`` the space; the braces keep a partit
 
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from stream_app.adapters.redis_check import ServerReport, parse_info, server_report
-from stream_app.adapters.redis_commit import ATTEMPTS_MAX, Writer, given_up
+from stream_app.adapters.redis_commit import ATTEMPTS_MAX, Asked, Refusal, Writer, given_up
 from stream_app.adapters.redis_errors import FunctionMissing
 from stream_app.adapters.redis_functions import (
     CODE,
@@ -31,11 +32,14 @@ from stream_app.adapters.redis_link import (
     connect,
     translated,
 )
-from stream_app.adapters.redis_url import parse_redis_url
+from stream_app.adapters.redis_url import Mode, parse_redis_url
 from stream_app.errors import ConfigurationError
+from stream_app.grouping import Grouping
 from stream_app.ports import Claim, Commit, PublicHash
 
 _SCAN_COUNT = 1_000  # keys a server looks at per call, those of other partitions too
+# What comes together goes together, up to what a server does in a millisecond or two.
+_TOGETHER_BYTES, _TOGETHER_HASHES = 262_144, 100
 
 
 class RedisStore:
@@ -82,6 +86,18 @@ class RedisStore:
             )
         except (TypeError, ValueError, *VENDOR_ERRORS) as exc:
             raise ConfigurationError(f"{self._address.shown}: {exc}; correct the URL") from exc
+        self._commits = Grouping(
+            self._commit_all,
+            size=lambda one: one.size,
+            size_max=0 if self._address.mode is Mode.CLUSTER else _TOGETHER_BYTES,
+            at_a_time=connections_max,
+        )
+        self._hashes = Grouping(
+            self._all_hashes,
+            size=lambda one: len(one[1]),
+            size_max=_TOGETHER_HASHES,
+            at_a_time=connections_max,
+        )
 
     async def claim(self, space: str, partition: int, *, epoch_min: int = 0) -> Claim:
         """See :meth:`stream_app.ports.StateStore.claim`."""
@@ -120,23 +136,33 @@ class RedisStore:
                 return
 
     async def commit(self, claim: Claim, step: Commit) -> None:
-        """See :meth:`stream_app.ports.StateStore.commit`. The last write of an id counts."""
+        """See :meth:`stream_app.ports.StateStore.commit`. The last write of an id counts.
+
+        Steps of several partitions that come together are one transaction, but in a cluster.
+        """
         head = self._head(claim.space, claim.partition)
-        ttl_ms = self._state_ttl_ms.get(claim.space)
+        refusal = await self._commits.do(
+            Asked(head, claim, step, self._state_ttl_ms.get(claim.space))
+        )
+        if refusal is not None:
+            raise refusal
+
+    async def _commit_all(self, asked: Sequence[Asked]) -> list[Refusal]:
         attempts_left = ATTEMPTS_MAX
         try:
             while attempts_left:
                 attempts_left -= 1
                 try:
-                    async with self._link.connection(head) as connection:
-                        if await self._writer.attempt(connection, head, claim, step, ttl_ms):
-                            return
+                    async with self._link.connection(asked[0].head) as connection:
+                        found = await self._writer.attempt(connection, asked)
+                        if found is not None:
+                            return found
                 except SlotMoved:  # where to is known by now
                     if not attempts_left:
                         raise
         except VENDOR_ERRORS as exc:
             raise translated(exc, shown=self._address.shown) from exc
-        raise given_up(self._address.shown, claim)
+        raise given_up(self._address.shown, asked)
 
     async def put_hashes(self, records: Sequence[PublicHash]) -> int:
         """See :meth:`stream_app.ports.PublicStore.put_hashes`."""
@@ -147,12 +173,21 @@ class RedisStore:
         return await self._with_hashes("amend_hashes", records)
 
     async def _with_hashes(self, name: str, records: Sequence[PublicHash]) -> int:
+        return await self._hashes.do((name, records))
+
+    async def _all_hashes(self, asked: Sequence[tuple[str, Sequence[PublicHash]]]) -> list[int]:
+        """Calls that come together go to the server together."""
+        calls = [self._hashes_calls(name, records) for name, records in asked]
+        replies = iter(await self._fcall([call for some in calls for call in some]))
+        return [sum(islice(replies, len(some))) for some in calls]
+
+    def _hashes_calls(self, name: str, records: Sequence[PublicHash]) -> list[Call]:
         groups = self._link.groups([record.key.encode() for record in records])
         calls: list[Call] = []
         for group in groups:
             command = hashes_call(name, [records[k] for k in group], ttl_ms=self._public_ttl_ms)
             calls.append((records[group[0]].key.encode(), command))
-        return sum(await self._fcall(calls))
+        return calls
 
     async def get_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
         """See :meth:`stream_app.ports.PublishedHashes.get_hashes`. One round trip."""

@@ -33,6 +33,8 @@ C = TypeVar("C", Ages, Tally, Total)
 
 # Parts that never wait: between two laps of theirs the thread works for this batch alone.
 COMPUTED = frozenset({"decode", "learn", "score", "render", "merge"})
+# Parts that no computing follows: the thread's CPU clock, a system call, is not asked after them.
+LAST = frozenset({"commit", "publish"})
 FRESHNESS_EDGES_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 _DURATION_EDGES_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _RECORDS_EDGES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
@@ -121,7 +123,8 @@ class Metrics:
         watch = _watch.get()
         if watch is None:
             return  # not in a batch: recovery, refresh
-        now_s, cpu_s = time.perf_counter(), time.thread_time()
+        now_s = time.perf_counter()
+        cpu_s = watch.cpu_s if part in LAST else time.thread_time()
         self.parts.observe((watch.stage, part), now_s - watch.at_s)
         if part in COMPUTED:
             self.cpu.add((watch.stage, part), max(cpu_s - watch.cpu_s, 0.0))

@@ -25,8 +25,7 @@ from stream_app.core.catalog import Catalog
 from stream_app.core.state import decode_partition, decode_users
 from stream_app.errors import ConfigurationError, StreamAppError
 from stream_app.journeys import load_journey
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import USERS
+from stream_app.ports import ACCOUNTS_ID, USERS
 from stream_app.settings import Settings
 from stream_app.worker import kafka_log, redis_store, security
 

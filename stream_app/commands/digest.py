@@ -18,8 +18,7 @@ from stream_app.core.ranking import LISTS
 from stream_app.digests import Digest, Digests
 from stream_app.errors import StreamAppError
 from stream_app.hashing import given_name
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import USERS
+from stream_app.ports import ACCOUNTS_ID, USERS
 from stream_app.settings import Settings
 from stream_app.worker import redis_store
 

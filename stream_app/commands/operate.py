@@ -12,8 +12,7 @@ from rich.table import Table
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.topics import ensure_topics
 from stream_app.commands.console import command, console, plain
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, Record
+from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, Record
 from stream_app.rebuild import rebuilt
 from stream_app.settings import Settings
 from stream_app.worker import kafka_log, redis_store, security, topic_specs

@@ -28,8 +28,7 @@ from stream_app.journeys import load_journey
 from stream_app.offline.recompute import Customers
 from stream_app.offline.recompute_customers import books, kept_by_schema_2
 from stream_app.offline.recompute_items import ItemPartition, Masses, Sums
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, RawBatch
+from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, RawBatch
 from stream_app.settings import Settings
 from stream_app.suppression import Suppression
 from stream_app.worker import redis_store, security

@@ -27,7 +27,7 @@ from stream_app.hashing import customer_id, public_name, stable_hash
 from stream_app.items import ItemReader
 from stream_app.journeys import load_journey
 from stream_app.offers import rules_of
-from stream_app.pipeline import BLEND_ID, CYCLES_ID
+from stream_app.owning import BLEND_ID, CYCLES_ID
 from stream_app.ports import USERS, StateStore
 from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.settings import Settings

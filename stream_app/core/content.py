@@ -26,7 +26,7 @@ from stream_app.core.inverted import (
     walk,
     without_unused,
 )
-from stream_app.core.jit import kernel
+from stream_app.core.jit import kernel, one_layout
 from stream_app.core.matching import MATCHES_MAX, find_matches
 
 NEIGHBOURS_MAX = 16  # content neighbours kept per item
@@ -271,8 +271,8 @@ class ContentIndex:
             self.catalog.ids,
             self.catalog.flags,
             LISTED,
-            queries,
-            counts,
+            one_layout(queries),
+            one_layout(counts),
             self._gained,
             self._found,
             *near,

@@ -1,7 +1,7 @@
 """Compile the model's inner loops. Every kernel also runs, slowly, as plain Python."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -35,11 +35,23 @@ _Record: Any = type(
 )
 
 
+@cache
+def _of_records(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The same layout with :class:`_Record` at each level; other types as they are."""
+    if dtype.names is None or dtype.fields is None:
+        return dtype
+    fields = [dtype.fields[name] for name in dtype.names]
+    formats, offsets = [_of_records(field[0]) for field in fields], [field[1] for field in fields]
+    layout: Any = {"names": dtype.names, "formats": formats, "offsets": offsets}
+    layout["itemsize"] = dtype.itemsize
+    return np.dtype((_Record, np.dtype(layout)))
+
+
 def _readable(value: Any) -> Any:
     """Structured arrays as arrays of :class:`_Record`; the memory is shared."""
     if isinstance(value, np.ndarray):
         if value.dtype.names is not None and value.dtype.type is not _Record:
-            return value.view(np.dtype((_Record, value.dtype)))
+            return value.view(_of_records(value.dtype))
         return value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(_readable, value))

@@ -3,8 +3,6 @@
 Runs before scoring: a session view that lags by one event halves the hit rate.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,13 +42,12 @@ from stream_app.core.internal import (
 )
 from stream_app.core.jit import allocating, copy_into, kernel, signed
 from stream_app.core.journey import Plan, pass_time, take_step
+from stream_app.core.learned import EVENT, TRANSITION, Learned
 from stream_app.core.model import (
     INTERNAL,
     KIND,
     KIND_WEIGHTS,
     PREVIOUS_MAX,
-    QUERY_MAX,
-    SEGMENTS_OF_EVENT,
     Model,
 )
 from stream_app.core.neighbourhood import SNAPSHOT, forget_customer, snapshot_due, take_snapshot
@@ -74,66 +71,12 @@ __all__ = [  # outcomes are told apart where internal events are, and used with 
     "learn_events",
 ]
 
-# One event as the kernels see it; hashes are 0 where the event has no such field.
-EVENT = np.dtype(
-    [
-        ("customer", "u8"),
-        ("item", "u8"),
-        ("ts", "f8"),
-        ("offset", "i8"),
-        ("value", "f8"),  # price times quantity
-        ("units", "f4"),
-        ("session", "u4"),
-        ("event_id", "u4"),
-        ("category", "u4"),
-        ("segment", "u4", (SEGMENTS_OF_EVENT,)),  # hashes of channel and region
-        ("query", "u4", (QUERY_MAX,)),  # hashes of the words of a search, 0 after the last
-        ("kind", "u1"),
-        ("anonymous", "u1"),
-        ("list", "u1"),  # number + 1 of the list of ours that the event is about, 0 = none
-        ("source", "u1"),  # number + 1 of the source that had put the item there, 0 = not told
-        ("refused", "u1"),  # by policy: counted, nothing else
-    ],
-    align=True,
-)
-
-# What one item event says about item pairs; sent to the owners of all its items.
-TRANSITION = np.dtype(
-    [
-        ("item", "u8"),
-        ("previous", "u8", (PREVIOUS_MAX,)),  # nearest first, 0 = none
-        ("ts", "f8"),
-        ("offset", "i8"),  # of the event in its clickstream partition
-        ("weight", "f8"),
-        ("segment", "u4", (SEGMENTS_OF_EVENT,)),  # those of the event, 0 = none
-    ],
-    align=True,
-)
-
 _PLAIN = plain_policy()
 _BLANK = new_users(np.zeros(1, np.uint64))
 _VIEW, _CLICK = KIND["view"], KIND["click"]
 _ADD, _PURCHASE, _REFUND = KIND["add_to_cart"], KIND["purchase"], KIND["refund"]
 _ERASE = KIND["erase"]
 _INTERNAL = KIND[INTERNAL[0]]
-
-
-class Learned(NamedTuple):
-    """``status`` and ``timers`` (events,) uint8, ``transitions`` (n,) TRANSITION in event order.
-
-    ``snapshots (m,) SNAPSHOT`` are what items are told about their customers, in event order too.
-    ``timers`` is the row of the time-out that an internal event made known, NO_TIMER elsewhere.
-    ``handed (h,) USER`` are the states that went to known customers, by HANDED events.
-    ``probes (p,) USER`` are customers as they were before the events ``probed (p,)``.
-    """
-
-    status: NDArray[np.uint8]
-    transitions: NDArray[np.void]
-    snapshots: NDArray[np.void]
-    timers: NDArray[np.uint8]
-    handed: NDArray[np.void]
-    probes: NDArray[np.void]
-    probed: NDArray[np.int64]
 
 
 @kernel
@@ -273,13 +216,44 @@ def _keep_books(user: Row, event: Row, cycles: Row, learn_globals: bool) -> None
     note_query(user, event)
 
 
+@kernel
+def _erase(
+    users: NDArray[np.void], row: int, event: Row, blank: NDArray[np.void], snapshot: Row
+) -> None:
+    """The customer begins anew, and so do the owners of their items."""
+    forget_customer(users[row], event.offset, snapshot)
+    users[row] = blank[0]
+    users[row].id = event.customer
+
+
+@kernel
+def _weigh(user: Row, event: Row, weight: float, snapshot: Row) -> None:
+    """What the customer did with the item counts in their vector, and is told now and then."""
+    add_to_vector(user, event.item, weight)
+    if weight > 0.0 and snapshot_due(user):
+        take_snapshot(user, event.ts, event.offset, snapshot)
+
+
+@kernel
+def _note_ends(
+    ends: NDArray[np.int64], e: int, n: int, snapshots: NDArray[np.void], exchange: Exchange
+) -> None:
+    """What there is before event ``e``."""
+    told = 0
+    if e > 0:
+        told = ends[e - 1, 1]
+        if snapshots[e - 1].item[0] != 0:
+            told += 1
+    ends[e, 0], ends[e, 1], ends[e, 2] = n, told, exchange.n[0]
+
+
 @allocating
 def learn_events(
     users: NDArray[np.void],
     rows: NDArray[np.int64],
     events: NDArray[np.void],
-    partition: NDArray[np.void],
-    insight: NDArray[np.void],
+    homes: NDArray[np.int64],
+    partitions: NDArray[np.void],
     cycles: NDArray[np.void],
     plan: Plan,
     weights: NDArray[np.float64],
@@ -293,22 +267,23 @@ def learn_events(
     exchange: Exchange,
     out: NDArray[np.void],
     snapshots: NDArray[np.void],
-) -> int:
-    """Apply ``events`` in order to ``users[rows]``; returns how many transitions are in ``out``."""
-    part, mind, recent, desk = partition[0], insight[0], new_recent(), new_desk()
+    ends: NDArray[np.int64],
+) -> None:
+    """Apply ``events`` in order to ``users[rows]``, ``partitions[homes]``; fills the rest."""
+    recent, desk = new_recent(), new_desk()
     n = 0
     for e in range(len(events)):
-        event = events[e]
-        user = users[rows[e]]
-        one_more = e > 0 and event.offset == events[e - 1].offset  # of the same record
+        event, user, part = events[e], users[rows[e]], partitions[homes[e]]
+        mind = part.insight
+        _note_ends(ends, e, n, snapshots, exchange)
+        # Of the same record as the one before.
+        one_more = e > 0 and homes[e] == homes[e - 1] and event.offset == events[e - 1].offset
         status[e] = _refused(user, event, one_more, status[e - 1], model)
         if status[e] != APPLIED:
             part.rejected += 0 if one_more else 1
             continue
         if event.kind == _ERASE:
-            forget_customer(user, event.offset, snapshots[e])
-            users[rows[e]] = blank[0]
-            users[rows[e]].id = event.customer
+            _erase(users, rows[e], event, blank, snapshots[e])
             status[e] = ERASED
             part.applied += 1
             continue
@@ -327,41 +302,41 @@ def learn_events(
         _enter_session(user, event, model, plan)
         decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         returning = chosen and _is_in_session(user, event.item)
-        _keep_books(user, event, cycles[0], learn_globals)
+        _keep_books(user, event, cycles[homes[e]], learn_globals)
         if chosen:
             _choose(user, part, event, weight, learn_globals, snapshots[e], out[n])
             n += 1
         elif event.item != 0 and weight < 0.0:
             n = _retract(user, event, weight, out, n)
         if event.item != 0 and weight != 0.0:
-            add_to_vector(user, event.item, weight)
-            if weight > 0.0 and snapshot_due(user):
-                take_snapshot(user, event.ts, event.offset, snapshots[e])
+            _weigh(user, event, weight, snapshots[e])
         _take_step(user, part, event, returning, plan)
         note_event(user, event)
         if learn_globals:
             after_event(user, mind, event, policy, desk)
         part.applied += 0 if one_more else 1
-    return n
+    _note_ends(ends, len(events), n, snapshots, exchange)
 
 
 def learn(
     users: NDArray[np.void],
     rows: NDArray[np.int64],
     events: NDArray[np.void],
-    partition: NDArray[np.void],
+    partitions: NDArray[np.void],
     model: Model,
     plan: Plan,
     *,
+    homes: NDArray[np.int64] | None = None,
     policy: Policy = _PLAIN,
     adopted: NDArray[np.void] | None = None,
     cycles: NDArray[np.void] | None = None,
     learn_globals: bool = True,
 ) -> Learned:
-    """Apply ``(n,) EVENT`` records in order, in place, to ``users[rows]`` and ``partition``.
+    """Apply ``(n,) EVENT`` records in order, in place, to ``users[rows]`` and ``partitions (p,)``.
 
-    ``adopted (m,) USER`` are the states that the m merge events carry; ``cycles (1,) CYCLES``
-    learns, in place, how long customers wait before they buy an item again.
+    ``homes (n,)`` is the row of each event's partition, 0 where not given; events of one follow
+    each other. ``adopted (m,) USER`` are the states that the m merge events carry; ``cycles (p,)
+    CYCLES`` learns, in place, how long customers wait before they buy an item again.
     ``policy`` are the actions and experiments that are on. ``learn_globals=False`` leaves what the
     partition learns about all its customers as it is (the frozen evaluation protocol).
     """
@@ -369,12 +344,13 @@ def learn(
     out, snapshots = zeroed(len(events), TRANSITION), zeroed(len(events), SNAPSHOT)
     exchange = new_exchange(events["kind"], adopted)
     sample = new_sample(events["offset"], wanted=learn_globals)
-    n = learn_events(
+    ends = np.empty((len(events) + 1, 3), np.int64)
+    learn_events(
         users,
         rows,
         events,
-        partition,
-        partition["insight"],
+        np.zeros(len(events), np.int64) if homes is None else homes,
+        partitions,
         new_cycles() if cycles is None else cycles,
         plan,
         KIND_WEIGHTS,
@@ -388,7 +364,8 @@ def learn(
         exchange,
         out,
         snapshots,
+        ends,
     )
     told = picked(snapshots, snapshots["item"][:, 0] != 0)
     handed = exchange.handed[: exchange.n[0]]
-    return Learned(status, out[:n], told, timers, handed, *sample.kept())
+    return Learned(status, out[: ends[-1, 0]], told, timers, handed, *sample.kept(), ends)

@@ -66,6 +66,16 @@ class Lists(NamedTuple):
     sources: NDArray[np.uint8]
     because: NDArray[np.int64]
 
+    def between(self, first: int, end: int) -> "Lists":
+        """The lists ``first`` … ``end - 1`` alone."""
+        return Lists(
+            self.counts[first:end],
+            self.nodes[first:end],
+            self.scores[first:end],
+            self.sources[first:end],
+            self.because[first:end],
+        )
+
 
 @kernel
 def rank_batch(
@@ -79,7 +89,8 @@ def rank_batch(
     rooms: NDArray[np.int64],
     ts: NDArray[np.float64],
     growth: NDArray[np.float64],
-    partition: NDArray[np.void],
+    homes: NDArray[np.int64],
+    partitions: NDArray[np.void],
     popular: NDArray[np.int64],
     extra: Added,
     model: Model,
@@ -90,12 +101,18 @@ def rank_batch(
     notes: Notes,
     out: Lists,
 ) -> None:
-    """Fill ``out[i]`` with list ``which[i]`` of ``users[rows[i]]``, ``rooms[which[i]]`` at most."""
+    """Fill ``out[i]`` with list ``which[i]`` of ``users[rows[i]]``, ``rooms[which[i]]`` at most.
+
+    ``homes (n,)`` are rows of ``partitions``, of ``weights`` and of the learned cycles; of one that
+    holds for all there is a single row.
+    """
     context, seeds = notes.context, notes.seeds
     step_weights, added_factors, forced = notes.weights, notes.factors, notes.forced
     for i in range(len(rows)):
         user, g, kind = users[rows[i]], growth[i], kinds[which[i]]
-        weights_of(kind, weights[user.step], step_weights)
+        home, cycles = homes[i], shape.rules.learned
+        shape.rules.home[0] = min(home, len(cycles) - 1)
+        weights_of(kind, weights[min(home, len(weights) - 1), user.step], step_weights)
         context_n, own_n = context_of(user, kind.anchor, keys, slots, recent, context)
         anchors = context[:context_n]
         near = context[: min(context_n, CONTEXT_MAX)]
@@ -108,7 +125,8 @@ def rank_batch(
         if extra.starts[i + 1] > extra.starts[i]:
             added_scales(extra, i, step_weights, share, added_factors)
             blend_added(extra, i, added_factors, n, work)
-        use_revisits(view, context, own_n, recent, partition[0], g, model, step_weights, work, n)
+        part = partitions[min(home, len(partitions) - 1)]
+        use_revisits(view, context, own_n, recent, part, g, model, step_weights, work, n)
         if not kind.plain:
             restrict(
                 kind, shape.rules, shape.catalog, view.nodes, user, ts[i], anchors, own_seeds,
@@ -163,25 +181,26 @@ class Ranker:
         rows: NDArray[np.int64],
         which: NDArray[np.uint8],
         ts: NDArray[np.float64],
-        partition: NDArray[np.void],
+        partitions: NDArray[np.void],
         popular: Popular,
         extra: Extra | None = None,
         blend: NDArray[np.void] | None = None,
         catalog: CatalogView = EMPTY_CATALOG,
         fallback: Fallback = NO_FALLBACK,
         cycles: NDArray[np.void] | None = None,
+        homes: NDArray[np.int64] | None = None,
     ) -> Lists:
         """Lists ``which (n,) uint8`` of ``users[rows]`` as of event times ``ts (n,)``, seconds.
 
-        ``extra`` are candidates for these lists from sources outside the kernel; ``blend (1,)
-        BLEND`` the learned weights, ``None`` for the published ones; ``cycles (1,) CYCLES`` how
+        ``homes (n,)`` is the row of each list's partition in ``partitions (p,)``, 0 if not given.
+        ``extra`` are candidates for these lists from sources outside the kernel; ``blend (p,)
+        BLEND`` the learned weights, ``None`` for the published ones; ``cycles (p,) CYCLES`` how
         soon customers buy an item again. ``catalog`` says what may be listed, ``fallback`` what
         fills a list that the rules left short.
         """
         tables = self.tables
         n, k = len(rows), self.list_size
         more = self._prepared(extra, n)
-        learned = None if blend is None else ranking_weights(tables.model, self.sources, blend)
         rules = self.rules if cycles is None else self.rules._replace(learned=cycles)
         if len(self._notes.forced) != k:
             self._notes = new_notes(k)
@@ -203,11 +222,12 @@ class Ranker:
             sizes(k),
             one_layout(ts),
             tables.growths(ts),
-            partition,
+            np.zeros(n, np.int64) if homes is None else homes,
+            partitions,
             popular.nodes,
             more,
             tables.model,
-            self._published if learned is None else learned,
+            self._weights(blend),
             Shape(rules.any or len(catalog.flags) > 0, rules, catalog, fallback, self._pool),
             self._recent,
             self._work,
@@ -278,6 +298,15 @@ class Ranker:
             tables.model, weights, self._recent, self._work, nodes, out,
         )  # fmt: skip
         return out, weights
+
+    def _weights(self, blend: NDArray[np.void] | None) -> NDArray[np.float64]:
+        """``(p, STEPS_MAX, SOURCES_N)``, or one for all; of ``blend`` or as published."""
+        if blend is None:
+            return self._published[None]
+        every = np.empty((len(blend), *self._published.shape))
+        for k in range(len(blend)):
+            every[k] = ranking_weights(self.tables.model, self.sources, blend[k : k + 1])
+        return every
 
     def _view(self) -> View:
         t = self.tables

@@ -20,6 +20,12 @@ def copied(records: NDArray[np.void]) -> NDArray[np.void]:
     return np.ndarray(len(records), records.dtype, bytearray(records.tobytes()))
 
 
+def stacked(records: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
+    """A copy of ``records``, all of one kind and each ``(1,)``, as ``(n,)``."""
+    memory = bytearray(b"".join([one.tobytes() for one in records]))
+    return np.ndarray(len(records), records[0].dtype, memory)
+
+
 def picked(records: NDArray[np.void], at: NDArray[Any]) -> NDArray[np.void]:
     """``records[at]``: rows, or a mask of them.
 

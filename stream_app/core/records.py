@@ -47,6 +47,23 @@ def texts(values: Sequence[bytes]) -> Texts:
     return Texts(np.frombuffer(b"".join(values), np.uint8), ends - sizes, ends)
 
 
+def one_after_another(parts: Sequence[Texts]) -> Texts:
+    """The texts of all ``parts``, at least one.
+
+    >>> both = one_after_another([texts([b"a", b"bc"]), texts([b"d"])])
+    >>> both.starts.tolist(), both.ends.tolist()
+    ([0, 1, 3], [1, 3, 4])
+    """
+    if len(parts) == 1:
+        return parts[0]
+    begins = np.cumsum([0, *(len(part.bytes) for part in parts[:-1])]).tolist()
+    return Texts(
+        np.concatenate([part.bytes for part in parts]),
+        np.concatenate([part.starts + at for part, at in zip(parts, begins, strict=True)]),
+        np.concatenate([part.ends + at for part, at in zip(parts, begins, strict=True)]),
+    )
+
+
 def chosen(table: Sequence[bytes], rows: NDArray[np.int64]) -> Texts:
     """For each of ``rows``, one dimension or more, its entry of ``table``.
 

@@ -48,7 +48,8 @@ class Rules(NamedTuple):
     bought_s: float
     cycle_category: NDArray[np.uint32]
     cycle_s: NDArray[np.float64]
-    learned: NDArray[np.void]  # (1,) CYCLES
+    learned: NDArray[np.void]  # (p,) CYCLES
+    home: NDArray[np.int64]  # (1,): which of them the list at hand goes by; work space
     learned_share: float
     price_min: float
     price_max: float
@@ -102,6 +103,7 @@ def make_rules(
         np.array(list(cycles), np.uint32),
         np.array(list(cycles.values()), np.float64),
         new_cycles(),
+        np.zeros(1, np.int64),
         learned_share,
         price_min,
         price_max,
@@ -128,7 +130,7 @@ def cycle_s(rules: Rules, catalog: CatalogView, item: Any) -> Any:
             if rules.cycle_category[k] == top:
                 return rules.cycle_s[k]
     if rules.learned_share > 0.0:
-        usual = usual_s(rules.learned[0], item, category, top)
+        usual = usual_s(rules.learned[rules.home[0]], item, category, top)
         if usual > 0.0:
             return rules.learned_share * usual
     return rules.bought_s

@@ -25,8 +25,16 @@ from stream_app.journeys import load_journey
 from stream_app.offline.recompute import Customers
 from stream_app.offline.recompute_customers import books
 from stream_app.offline.recompute_items import ItemPartition, Masses
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, Log, PublicKeys, RawBatch, Record, StateStore
+from stream_app.ports import (
+    ACCOUNTS_ID,
+    ITEMS,
+    USERS,
+    Log,
+    PublicKeys,
+    RawBatch,
+    Record,
+    StateStore,
+)
 from stream_app.settings import load_settings
 from stream_app.simulator import LIVE, Shop
 

@@ -18,8 +18,7 @@ from stream_app.core.trending import SEGMENT_ITEMS, SEGMENTS_MAX
 from stream_app.embedded import ValkeyServer
 from stream_app.errors import Fenced, RolledBack
 from stream_app.items import SEGMENTS_ID, TOP_ID, TOP_MAX, decode_top
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import ITEMS, USERS, RawBatch, Record
+from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, RawBatch, Record
 from tests.contract import shop_run
 from tests.contract.shop_run import (
     CLICKS,

@@ -12,8 +12,7 @@ from stream_app.core.audience import ANALYSE, EMAIL, PERSONALISE, Customer
 from stream_app.core.catalog import CatalogItem
 from stream_app.embedded import ValkeyServer
 from stream_app.hashing import stable_hash
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import USERS, RawBatch, StateStore
+from stream_app.ports import ACCOUNTS_ID, USERS, RawBatch, StateStore
 from stream_app.reader import Affinity, PriceAffinity, Profile, decode_profile
 from stream_app.settings import Settings
 from stream_app.suppression import erasure_record

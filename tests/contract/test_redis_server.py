@@ -1,5 +1,6 @@
 """What only servers have: lifetimes, older releases, and the check at the start."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
@@ -57,6 +58,26 @@ async def test_public_keys_expire(store: RedisStore, admin: Redis) -> None:
         await store.put_values([("similar:1", b"[]")])
         for name in ("rec:anna", "similar:1"):
             assert PUBLIC_TTL_MS - 60_000 < admin.pttl(name) <= PUBLIC_TTL_MS
+
+
+async def test_what_comes_together_is_one_transaction_and_one_round_trip(
+    store: RedisStore, admin: Redis
+) -> None:
+    def calls(command: str) -> int:
+        return int(admin.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
+
+    claims = [await store.claim(USERS, p) for p in range(5)]
+    admin.config_resetstat()
+    await asyncio.gather(
+        *(store.commit(one, Commit(None, 7, [(IDS[0], b"x")], b"m", b"o")) for one in claims)
+    )
+    assert (calls("exec"), calls("msetex"), calls("hset")) == (1, 5, 5)
+    large = [(id_, b"x" * 100) for id_ in IDS]  # together more than a server should do at once
+    await asyncio.gather(*(store.commit(one, Commit(7, 8, large, b"m", b"o")) for one in claims))
+    assert calls("exec") == 6
+    hashes = [PublicHash(f"rec:{k}", k, 1, (b"home",), [b"[]"]) for k in range(5)]
+    found = await asyncio.gather(*(store.put_hashes(hashes[: k + 1]) for k in range(5)))
+    assert sum(found) >= 5 and found[0] == 1
 
 
 class OlderValkey(ValkeyServer):

@@ -1,5 +1,6 @@
 """What every state store promises, in memory and on a real server: fenced, atomic, repeatable."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 
@@ -58,6 +59,23 @@ async def test_a_step_may_write_nothing_and_stay_where_it_is(stores: Stores) -> 
     await stores.state.commit(claim, step(0, 0, meta=b"a timer fired"))
     after = await position(stores)
     assert (after.cursor, after.meta) == (0, b"a timer fired")
+
+
+async def test_commits_that_come_together_stand_and_fall_alone(stores: Stores) -> None:
+    claims = [await stores.state.claim(USERS, p) for p in range(4)]
+    await stores.state.claim(USERS, 1)
+    await stores.state.commit(claims[2], step(None, 30, (ANNA, b"a0")))
+    steps = [step(None, 10 * (p + 1), (ANNA, b"a%d" % p), outbox=b"%d" % p) for p in range(4)]
+    for _ in range(2):  # and once more, as if the replies had been lost
+        found = await asyncio.gather(
+            *map(stores.state.commit, claims, steps), return_exceptions=True
+        )
+        assert [type(one) for one in found] == [type(None), Fenced, type(None), type(None)]
+    states = await stores.state.load(USERS, range(4), [ANNA] * 4)
+    assert states == [b"a0", None, b"a0", b"a3"], "that of 2 was there: not written again"
+    after = [await position(stores, partition=p) for p in range(4)]
+    assert [one.cursor for one in after] == [10, None, 30, 40]
+    assert [one.outbox for one in after] == [b"0", b"", b"", b"3"]
 
 
 async def test_a_retry_after_a_lost_reply_is_applied_once(stores: Stores) -> None:

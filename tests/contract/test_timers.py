@@ -17,8 +17,7 @@ from stream_app.hashing import customer_id
 from stream_app.journeys import load_journey
 from stream_app.offline.recompute import Customers
 from stream_app.offline.recompute_customers import books
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import USERS, RawBatch, Record
+from stream_app.ports import ACCOUNTS_ID, USERS, RawBatch, Record
 from stream_app.settings import load_settings
 from stream_app.timers import IDLE_S, Timers
 from tests.contract.shop_run import Tape

@@ -38,8 +38,10 @@ class Shop:
         )
         learn = self.stages.learn
         self.timers = Timers(self.settings, self.state, self.state, log, learn, lambda: self.now)
-        for stage in (self.stages.relate, self.stages.stock, learn):
+        for stage in (self.stages.relate, self.stages.stock):
             await stage.assign(0)
+        for p in range(self.settings.clickstream_partitions):
+            await learn.assign(p)
         self.stages.withdraw.follow(learn)
         words = ("red", "blue", "wool")
         self.stages.catalog.upsert(
@@ -62,10 +64,12 @@ class Shop:
         while waits:
             waits = False
             for topic, stage in kept:
-                batch = self.tape.batch(topic, 0, stage.owned[0].cursor or 0)
-                if len(batch):
-                    waits = True
-                    await stage.process(batch)
+                batches = [
+                    self.tape.batch(topic, p, owned.cursor or 0) for p, owned in stage.owned.items()
+                ]
+                some = [batch for batch in batches if len(batch)]
+                await asyncio.gather(*map(stage.process, some))  # LEARN computes them together
+                waits = waits or bool(some)
         await self.stages.relate.refresh()
         await self.stages.stock.refresh()
 
@@ -75,7 +79,8 @@ class Shop:
         for event in events:
             self.now += 1.0
             records.append(Record(b"k", orjson.dumps({"ts": self.now, **event})))
-        await self.tape.log.send(self.settings.clickstream_topic, 0, records)
+        for p in range(self.settings.clickstream_partitions):
+            await self.tape.log.send(self.settings.clickstream_topic, p, records)
         await self.work()
 
     async def later(self, seconds: float) -> None:
@@ -138,8 +143,8 @@ def loaded() -> dict[str, int]:
 
 def main(sources: str) -> None:
     """Warm up, live, and print the names of kernels that have more than before."""
-    one = {"STREAM_APP_CLICKSTREAM_PARTITIONS": "1", "STREAM_APP_COOCCURRENCE_PARTITIONS": "1"}
-    settings = load_settings({**one, "STREAM_APP_EXTRA_SOURCES": sources})
+    few = {"STREAM_APP_CLICKSTREAM_PARTITIONS": "2", "STREAM_APP_COOCCURRENCE_PARTITIONS": "1"}
+    settings = load_settings({**few, "STREAM_APP_EXTRA_SOURCES": sources})
     warm_up(settings)
     before = loaded()
     asyncio.run(live(Shop(settings)))

@@ -56,7 +56,7 @@ def test_the_last_line_is_one_json_object(tmp_path: Path) -> None:
 def test_a_batch_is_measured_by_stage_and_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small, "BATCHES", {1: 8, 16: 8})
     result = small.run(Options(scale=0.01))
-    assert {"LEARN of 1, us", "LEARN of 16, us", "RELATE of 1, us"} <= set(result.summary)
+    assert {"LEARN of 1, us", "LEARN of 8 x 16, us", "RELATE of 1, us"} <= set(result.summary)
     learn = next(row for row in result.rows if row["batch"] == "LEARN of 16")
     assert learn["us_per_batch"] >= learn["score"] > 0
 

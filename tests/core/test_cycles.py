@@ -20,7 +20,7 @@ from stream_app.core.state import decode_users, encode_users, new_partition
 from stream_app.errors import SchemaUnknown
 from stream_app.hashing import stable_hash
 from stream_app.offline.engine import Engine
-from stream_app.pipeline import CYCLES_ID
+from stream_app.owning import CYCLES_ID
 from stream_app.ports import USERS
 from stream_app.settings import load_settings
 from tests.core.logs import JOURNEY, START_S

@@ -25,8 +25,7 @@ from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.topics import ensure_topics
 from stream_app.embedded import ValkeyServer, free_port, valkey_server
 from stream_app.errors import ConfigurationError
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import USERS, Commit, PublicHash, Record
+from stream_app.ports import ACCOUNTS_ID, USERS, Commit, PublicHash, Record
 from stream_app.settings import Settings, load_settings
 from stream_app.simulator import LIVE, Shop
 from stream_app.worker import redis_store, security, topic_specs

@@ -21,8 +21,7 @@ from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.topics import StoredRecord, consume
 from stream_app.embedded import ValkeyServer, free_port
 from stream_app.events import EventDecoder
-from stream_app.pipeline import ACCOUNTS_ID
-from stream_app.ports import USERS, RawBatch, Record
+from stream_app.ports import ACCOUNTS_ID, USERS, RawBatch, Record
 from stream_app.settings import Settings, load_settings, own_topics
 from stream_app.simulator import LIVE, Shop
 from stream_app.worker import redis_store
