@@ -18,6 +18,7 @@ from bench.progress import Counts
 from bench.report import PAGE
 from bench.scenarios import DEFAULT, ON_DEMAND, codec
 from bench.scenarios import batch as small
+from bench.tape import Tape
 
 ROOT = Path(__file__).parents[2]
 MARKER = re.compile(r"<!-- begin (\w+) -->")
@@ -125,3 +126,11 @@ def test_budgets_that_were_not_measured_say_so(
 def test_every_function_that_the_profile_times_is_there() -> None:
     missing = [(owner, name) for owner, name, _ in POINTS if not hasattr(owner, name)]
     assert not missing
+
+
+def test_a_tape_counts_pairs_and_lists(tmp_path: Path) -> None:
+    path = tmp_path / "tape"
+    # In a process of its own: it changes the pipeline.
+    subprocess.run([sys.executable, "-m", "bench.tape", str(path), "600", "50"], check=True)
+    tape = Tape.read(path)
+    assert tape.pairs_per_event > 1.0 and tape.lists_per_event > 0.1
