@@ -39,9 +39,9 @@ class Grouping(Generic[One, Done]):
     ``run`` gets what came while it could not begin, in the order in which it came: as many pieces
     as have no more than ``size_max`` together, but always one. A group is under way until all its
     members have left the ``async with``; the next one begins then, or as soon as ``ahead_size``
-    waits, if no more than ``at_a_time`` are under way. Who takes longer than ``patience_s`` after
-    the run is not waited for. What ``run`` raises, all members get; when the task of its leader is
-    cancelled, the others go into another group.
+    waits, if no more than ``at_a_time`` are under way. A group is not waited for longer than
+    ``patience_s``. What ``run`` raises, all members get; when the task of its leader is cancelled,
+    the others go into another group.
     """
 
     def __init__(
@@ -96,6 +96,8 @@ class Grouping(Generic[One, Done]):
             members = list(group.members)
             for member in members:
                 member.group = group
+            loop = asyncio.get_running_loop()
+            group.timer = loop.call_later(self._patience_s, self._count_no_more, group)
             results = await self._run([member.one for member in members])
             for member, result in zip(members, results, strict=True):
                 member.results.append(result)
@@ -105,8 +107,6 @@ class Grouping(Generic[One, Done]):
         except BaseException:
             self._put_back(group, place)
             raise
-        loop = asyncio.get_running_loop()
-        group.timer = loop.call_later(self._patience_s, self._count_no_more, group)
         for member in group.members:
             member.called.set()
 

@@ -3,7 +3,8 @@
     decode → load → learn → score → commit → publish        (the caller acknowledges)
 
 What waits in several partitions goes as one group up to the commit (:mod:`stream_app.group`): a
-batch costs milliseconds whatever is in it. The co-occurrence counts learn in a second stage,
+batch costs milliseconds whatever is in it. :mod:`stream_app.loading` reads what it needs,
+:mod:`stream_app.applying` learns and scores. The co-occurrence counts learn in a second stage,
 :mod:`stream_app.relating`, off this path.
 """
 

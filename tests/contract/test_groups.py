@@ -47,12 +47,12 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-async def side_by_side(run: Run, *, sources: Sequence[int] = range(SOURCES)) -> None:
+async def side_by_side(run: Run) -> None:
     """Rounds of a worker that owns everything, all partitions at the same time."""
     stages = await take_over(run.worker())
     for number in range(run.rounds):
         end = (number + 1) * STEP_EVENTS
-        await asyncio.gather(*(run.learn(stages, p, end) for p in sources))
+        await asyncio.gather(*(run.learn(stages, p, end) for p in range(SOURCES)))
         for q in range(ITEM_PARTITIONS):
             await run.relate(stages, q)
 

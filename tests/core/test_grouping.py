@@ -88,6 +88,21 @@ async def test_who_hangs_holds_nobody_up_for_long() -> None:
     assert work.runs[-1] == [4, 5], "one at a time, as before"
 
 
+async def test_a_run_that_hangs_holds_nobody_up_for_long() -> None:
+    work = Work()
+    work.go_on.clear()
+    together = Grouping(work.run, size=int, size_max=9, patience_s=0.02)
+    first = asyncio.create_task(together.do(1))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(together.do(2))
+    async with asyncio.timeout(5):
+        await asyncio.sleep(0.05)
+        assert work.runs == [[1], [2]]
+        work.go_on.set()
+        assert await asyncio.gather(first, second) == [2, 4]
+        assert await asyncio.gather(*map(together.do, (4, 5))) == [8, 10]
+
+
 async def test_with_much_to_do_others_begin_beside_it() -> None:
     work = Work()
     work.go_on.clear()
