@@ -99,7 +99,7 @@ async def test_a_run_that_hangs_holds_nobody_up_for_long() -> None:
         await asyncio.sleep(0.05)
         assert work.runs == [[1], [2]]
         work.go_on.set()
-        assert await asyncio.gather(first, second) == [2, 4]
+        assert list(await asyncio.gather(first, second)) == [2, 4]
         assert await asyncio.gather(*map(together.do, (4, 5))) == [8, 10]
 
 
