@@ -1,13 +1,14 @@
 """Who computes: one batch at a time, and whatever waits for the network goes on in between."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 # Of the event loop, between two who compute: a reply's way from the socket to who waits for it, a
 # few times over. Eight were too few for what hurries (docs/performance.md, withdraw).
 STEPS = 24
-HELD_BACK_MAX_S = 1.0
+HELD_BACK_MAX_S, HELD_BACK_SHARE = 1.0, 0.25  # at once, and of all time
 
 
 class Turns:
@@ -20,7 +21,9 @@ class Turns:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._hurrying = 0
-        self._calm = asyncio.Event()  # nobody is in a hurry
+        self._left_s, self._since = HELD_BACK_MAX_S, time.monotonic()
+        self._enough: asyncio.TimerHandle | None = None
+        self._calm = asyncio.Event()  # nobody is held back
         self._calm.set()
 
     async def __aenter__(self) -> None:
@@ -43,14 +46,33 @@ class Turns:
 
     @asynccontextmanager
     async def held_back(self) -> AsyncIterator[None]:
-        """For the first second within nobody begins to compute; who does at present goes on."""
+        """Within, nobody begins to compute; who does at present goes on.
+
+        That holds for a second and a quarter of the time at most: what hurries must not stop the
+        rest.
+        """
         self._hurrying += 1
-        self._calm.clear()
-        enough = asyncio.get_running_loop().call_later(HELD_BACK_MAX_S, self._calm.set)
+        if self._enough is None:
+            self._hold_back()
         try:
             yield
         finally:
-            enough.cancel()
             self._hurrying -= 1
             if not self._hurrying:
-                self._calm.set()
+                self._go_on()
+
+    def _hold_back(self) -> None:
+        now = time.monotonic()
+        earned_s = (now - self._since) * HELD_BACK_SHARE / (1.0 - HELD_BACK_SHARE)
+        self._left_s, self._since = min(self._left_s + earned_s, HELD_BACK_MAX_S), now
+        self._calm.clear()
+        self._enough = asyncio.get_running_loop().call_later(self._left_s, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._enough is None:
+            return  # had its time
+        self._enough.cancel()
+        now = time.monotonic()
+        self._left_s, self._since = max(self._left_s - (now - self._since), 0.0), now
+        self._enough = None
+        self._calm.set()

@@ -8,10 +8,8 @@ events, so order, versions and exactly-once stay what they are. Item lists (``si
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Protocol
 
 import msgspec
@@ -37,7 +35,7 @@ log = logging.getLogger(__name__)
 GONE_MAX = 200_000  # item hashes that wait; beyond that everything is looked through
 CHUNK = 500  # refresh records sent at once
 CHUNKS_PER_S = 20
-IDLE_SHARE = 3.0  # what events wait for rests this many times as long as it works
+IDLE_SHARE = 3.0  # looking through everything rests this many times as long as it works
 
 
 class Owners(Protocol):
@@ -92,7 +90,6 @@ class Withdraw:
         self._relate = relate
         self._items = items
         self._turns = turns
-        self._rested_at = -math.inf
         self._clock = clock
         self._held: dict[int, HeldLists] = {}
         self._owners: dict[int, object] = {}
@@ -186,7 +183,7 @@ class Withdraw:
             self._to_rank.setdefault(partition, {}).update(dict.fromkeys(names))
         unlisted = self._unlisted(ids)
         if everyone and unlisted:
-            async with self._ahead():
+            async with self._turns.held_back():
                 self.crossed_out += await delist(self._public, unlisted, everyone)
         self._rank.set()
 
@@ -196,22 +193,11 @@ class Withdraw:
         barred = gone[~self._catalog.listed(gone)]
         return self._items.names(np.append(barred, np.fromiter(late, np.uint64, len(late))))
 
-    @asynccontextmanager
-    async def _ahead(self) -> AsyncIterator[None]:
-        """Events wait, but not for long: a flood of changes must not stop them."""
-        began = time.monotonic()
-        if began < self._rested_at:
-            yield
-            return
-        async with self._turns.held_back():
-            yield
-        ended = time.monotonic()
-        self._rested_at = ended + IDLE_SHARE * (ended - began)
-
     async def _publish_item_lists(self) -> None:
         gone, self._items_gone = self._items_gone, {}
         if gone:
-            await self._relate.withdraw(np.fromiter(gone, np.uint64, len(gone)))
+            async with self._turns.held_back():
+                await self._relate.withdraw(np.fromiter(gone, np.uint64, len(gone)))
 
     async def _rank_anew(self) -> None:
         to_rank, self._to_rank = self._to_rank, {}

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter
 from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import Any, NamedTuple
@@ -137,8 +137,8 @@ class Lists:
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap, fetch_max_wait_ms=50, auto_offset_reset="earliest"
         )
-        self._items: dict[bytes, frozenset[str]] = {}
-        self._holders: dict[str, set[bytes]] = defaultdict(set)
+        self._texts: dict[bytes, bytes] = {}
+        self._sought, self._given = b"", set[bytes]()
         self._reading: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Lists":
@@ -168,20 +168,19 @@ class Lists:
                     self._take(record.key, record.value)
 
     def _take(self, customer: bytes, value: bytes | None) -> None:
-        lists = orjson.loads(value)["lists"] if value else {}
-        now = frozenset(entry["item_id"] for entries in lists.values() for entry in entries)
-        before = self._items.get(customer, frozenset())
-        for item in before - now:
-            self._holders[item].discard(customer)
-        for item in now - before:
-            self._holders[item].add(customer)
-        self._items[customer] = now
+        self._texts[customer] = value or b""
+        if self._sought and self._sought in self._texts[customer]:
+            self._given.add(customer)
 
     def by_popularity(self, n: int) -> list[str]:
         """``n`` items from the one on most lists to the ones on few, in even steps of rank."""
+        holders = Counter[str]()
+        for text in filter(None, self._texts.values()):
+            lists = orjson.loads(text)["lists"].values()
+            holders.update({entry["item_id"] for entries in lists for entry in entries})
         ranked = sorted(
-            (item for item, held in self._holders.items() if len(held) >= 2),
-            key=lambda item: (-len(self._holders[item]), item),
+            (item for item, held in holders.items() if held >= 2),
+            key=lambda item: (-holders[item], item),
         )
         if len(ranked) < n:
             raise ContenderFailed(f"only {len(ranked)} items are on lists, {n} are needed")
@@ -198,50 +197,61 @@ class Lists:
 
     async def withdraw(self, item: str) -> Withdrawal:
         """Produce the record that says that ``item`` is sold out, and look until no list has it."""
-        waiting = set(self._holders[item])
+        self._sought = needle = _needle(item)
+        self._given.clear()
+        waiting = {customer for customer, text in self._texts.items() if needle in text}
         keys = await self._item_lists(item)
         customers, lists = len(waiting), len(keys)
         value = orjson.dumps({"item_id": item, "stock": 0})
         partition = partition_of(item.encode(), LOAD.partitions)
-        topic, began = self._settings["STREAM_APP_CATALOG_TOPIC"], time.monotonic()
+        topic, began = self._settings["STREAM_APP_CATALOG_TOPIC"], time.time()
         seen_s = [0.0, 0.0]
         await self._log.send(topic, partition, [Record(item.encode(), value)])
         while waiting or keys:
             # Also customers who were given the item meanwhile.
-            still = await self._still(item, waiting | self._holders[item])
-            seen_s[0] = time.monotonic() - began if waiting else seen_s[0]
-            listed = await self._among(item, keys)
-            seen_s[1] = time.monotonic() - began if keys else seen_s[1]
+            still, at = await self._still(needle, waiting | self._given)
+            seen_s[0] = at - began if waiting else seen_s[0]
+            listed, at = await self._among(needle, keys)
+            seen_s[1] = at - began if keys else seen_s[1]
             waiting, keys = still, listed
             if not waiting and not keys:
                 keys = await self._item_lists(item)  # those that were written meanwhile
-            if time.monotonic() - began > DEADLINE_S:
+            if time.time() - began > DEADLINE_S:
                 raise ContenderFailed(f"{item} is still on {len(waiting)} customers' lists")
             await asyncio.sleep(POLL_S)
         return Withdrawal(customers, lists, *seen_s)
 
-    async def _still(self, item: str, customers: set[bytes]) -> set[bytes]:
-        """Those of ``customers`` whose lists in Redis have the item."""
-        needle, found, ordered = _needle(item), set(), sorted(customers)
+    async def _still(self, needle: bytes, customers: set[bytes]) -> tuple[set[bytes], float]:
+        """Those of ``customers`` whose lists in Redis have the item, and when Redis said so.
+
+        By the clock of Redis, which is on this machine: whoever reads the replies has other work.
+        """
+        found, ordered, said_at = set(), sorted(customers), 0.0
         for at in range(0, len(ordered), READ_AT_ONCE):
             some = ordered[at : at + READ_AT_ONCE]
             pipe = self._redis.pipeline(transaction=False)
             for customer in some:
                 pipe.hvals(b"rec:" + customer)
-            read = await pipe.execute()
+            pipe.time()
+            *read, clock = await pipe.execute()
+            said_at = _seconds(clock)
             found |= {
                 customer
                 for customer, values in zip(some, read, strict=True)
                 if any(needle in value for value in values)
             }
-        return found
+        return found, said_at
 
-    async def _among(self, item: str, keys: list[bytes]) -> list[bytes]:
+    async def _among(self, needle: bytes, keys: list[bytes]) -> tuple[list[bytes], float]:
+        """The same of ``keys``."""
         if not keys:
-            return []
-        needle = _needle(item)
-        values = await self._redis.mget(keys)
-        return [key for key, value in zip(keys, values, strict=True) if value and needle in value]
+            return [], 0.0
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.mget(keys)
+        pipe.time()
+        values, clock = await pipe.execute()
+        held = [key for key, value in zip(keys, values, strict=True) if value and needle in value]
+        return held, _seconds(clock)
 
     async def _item_lists(self, item: str) -> list[bytes]:
         """The ``similar:`` and ``trending:`` keys that have the item."""
@@ -249,7 +259,7 @@ class Lists:
         for pattern in ("similar:*", "trending:*"):
             keys = [key async for key in self._redis.scan_iter(pattern, count=5_000)]
             for at in range(0, len(keys), READ_AT_ONCE):
-                found += await self._among(item, keys[at : at + READ_AT_ONCE])
+                found += (await self._among(_needle(item), keys[at : at + READ_AT_ONCE]))[0]
         return found
 
     async def holding(self, items: list[str]) -> int:
@@ -258,8 +268,13 @@ class Lists:
         customers = {key.removeprefix(b"rec:") for key in keys}
         found = 0
         for item in items:
-            found += len(await self._still(item, customers)) + len(await self._item_lists(item))
+            still, _ = await self._still(_needle(item), customers)
+            found += len(still) + len(await self._item_lists(item))
         return found
+
+
+def _seconds(clock: tuple[int, int]) -> float:
+    return clock[0] + clock[1] / 1e6
 
 
 def _needle(item: str) -> bytes:
