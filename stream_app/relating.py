@@ -191,6 +191,9 @@ class Relate:
         if now - owned.published_at < self._settings.refresh_s and len(owned.pending) < PENDING_MAX:
             return
         owned.published_at = now
+        await self._publish_pending(owned)
+
+    async def _publish_pending(self, owned: Owned) -> None:
         todo = list(owned.pending)
         for at in range(0, len(todo), PUBLISH_MAX):
             pairs = await self._render(np.array(todo[at : at + PUBLISH_MAX], np.uint64), owned)
@@ -217,17 +220,18 @@ class Relate:
             for partition, owned in self.owned.items()
         ]
         await asyncio.gather(
-            *(self._publish_now(owned, mine) for owned, mine in by_partition if len(mine)),
+            *(self._publish_now(owned, mine) for owned, mine in by_partition),
             *([self._publish_trending()] if 0 in self.owned else ()),
         )
 
     async def _publish_now(self, owned: Owned, ids: NDArray[np.uint64]) -> None:
-        """Refresh the ``similar:`` keys of these items, after what is being published."""
+        """Refresh the ``similar:`` keys of these items, after what is being published.
+
+        And those that wait: what their tables do not hold any more may be in their old lists.
+        """
         async with owned.lock:
-            pairs = await self._render(ids, owned)
-            await retrying(lambda: self._public.put_values(pairs), "writing similar items")
-            for key in ids.tolist():
-                owned.pending.pop(key, None)
+            owned.pending = dict.fromkeys([*ids.tolist(), *owned.pending])
+            await self._publish_pending(owned)
 
     async def _publish_trending(self) -> None:
         """What is popular, with everybody and in each segment, and what rises."""

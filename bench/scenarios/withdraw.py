@@ -31,7 +31,7 @@ LOAD = Load(LOAD_EVENTS, n_items=5_000, n_customers=20_000)
 ITEMS = 20  # withdrawn in each state of the worker
 APART_S = 1.0  # between two of them
 BUSY = 0.4  # share of what the worker did from the backlog
-POLL_S = 0.004
+POLL_S = 0.02
 READ_AT_ONCE = 500
 DEADLINE_S = 30.0
 CATCH_UP_S = 2.0

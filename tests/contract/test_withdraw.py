@@ -147,6 +147,29 @@ async def test_an_item_that_cannot_be_sold_leaves_all_lists(
     assert await shop.refresh() == 0
 
 
+async def test_a_list_that_is_older_than_its_table_loses_it_too() -> None:
+    shop = Shop(refresh_s="600")
+    await shop.open()
+    shop.clock.now += 600.0
+
+    def together(*pairs: tuple[str, str]) -> list[bytes]:
+        return [
+            orjson.dumps({"event": "view", "item_id": item, "ts": NOW + k, "user_id": f"{k}{pair}"})
+            for k, pair in enumerate(pairs)
+            for item in pair
+        ]
+
+    await shop.send(together(("item-0", "item-1")))
+    assert "similar:item-0" in await shop.holders("item-1")
+    others = shop.stages.relate._items.tables.model.neighbours_max
+    apart = [(f"item-{k % 2}", f"other-{k}") for k in range(2 * others)]
+    await shop.send(together(*apart * 3))
+    assert "similar:item-0" in await shop.holders("item-1"), "lists are to be old in this test"
+    shop.say("item-1", stock=0)
+    await shop.stages.withdraw.step()
+    assert await shop.holders("item-1") == []
+
+
 async def test_it_is_crossed_out_before_anything_is_ranked_anew(shop: Shop) -> None:
     holders = [key for key in await shop.holders("item-0") if key.startswith("rec:")]
     before = {key: await shop.public.get(key) for key in holders}
