@@ -48,3 +48,27 @@ async def test_nobody_is_held_back_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
         pass
     async with turns:
         pass
+
+
+async def test_who_hurries_all_the_time_gets_a_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)  # the event loop's clock too
+    turns, held_s = Turns(), []
+
+    async def compute() -> None:
+        async with turns:
+            pass
+
+    for began in range(8):  # every second
+        now = float(began)
+        async with turns.held_back():
+            waiting = asyncio.create_task(compute())
+            while not waiting.done() and now < began + 0.9:
+                await asyncio.sleep(0)
+                now += 0.001
+            held_s.append(now - began)
+        await waiting
+        for _ in range(module.STEPS + 1):
+            await asyncio.sleep(0)
+    assert held_s[0] == pytest.approx(0.9, abs=0.01), "the first time all there is"
+    assert held_s[-1] == pytest.approx(module.HELD_BACK_SHARE, abs=0.01)
