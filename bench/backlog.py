@@ -24,6 +24,9 @@ _WITHOUT_ITEM_WORK = tuple(
     for name in "impression search begin_checkout refund support share".split()
 )
 
+_START, _DAY_S = 1_700_000_000.0, 86_400.0
+_PAST_RATE = 0.02  # events of a customer and second
+_OTHER_IDS = b'"event_id":"', b'"event_id":"past-'
 _SESSION = re.compile(rb',"session_id":"[^"]*"')
 
 
@@ -34,7 +37,8 @@ class Load:
     Known customers only and no session ids: a visit ends after half an hour without an event, so
     that nearly every event has enough before it to form all the pairs there can be. ``rate`` is
     events per second of the shop's own time; with ``n_customers`` it decides how many events of a
-    customer lie in one batch.
+    customer lie in one batch. The first ``past`` events are of a day before, when all of the shop's
+    customers came at once.
     """
 
     events: int
@@ -43,18 +47,32 @@ class Load:
     rate: float = 1_000.0
     partitions: int = 8
     seed: int = 11
+    past: int = 0
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """(key, JSON) in time order: views, clicks, carts, purchases, wishes, ratings."""
+        before = self._drawn(
+            self.past, rate=_PAST_RATE * self.n_customers, start_ts=_START - _DAY_S
+        )
+        yield from ((key, value.replace(*_OTHER_IDS)) for key, value in before)
+        yield from self._drawn(self.events - self.past, rate=self.rate, start_ts=_START)
+
+    def _drawn(self, n: int, *, rate: float, start_ts: float) -> Iterator[tuple[bytes, bytes]]:
+        if not n:
+            return
         shop = Shop(
-            seed=self.seed, n_items=self.n_items, n_customers=self.n_customers, rate=self.rate
+            seed=self.seed,
+            n_items=self.n_items,
+            n_customers=self.n_customers,
+            rate=rate,
+            start_ts=start_ts,
         )
         kept = (
             (key, _SESSION.sub(b"", value))
-            for key, value in shop.events(100 * self.events)
+            for key, value in shop.events(100 * n)
             if b'"user_id"' in value and not any(name in value for name in _WITHOUT_ITEM_WORK)
         )
-        return islice(kept, self.events)
+        yield from islice(kept, n)
 
 
 class AnyLoad(Protocol):

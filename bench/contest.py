@@ -143,7 +143,7 @@ def run(
     place: Place,
     *,
     redis_kind: RedisKind = one_redis,
-    afterwards: Callable[[Running], dict[str, Any]] | None = None,
+    afterwards: Callable[[Running, Window], dict[str, Any]] | None = None,
 ) -> tuple[Window, dict[str, Any]]:
     """One run over the load; ``afterwards`` may look at what it left behind.
 
@@ -160,7 +160,7 @@ def run(
             timeout_s=contender.timeout_s,
         )
         measured = window(samples, running.parts, warm=contender.warm, total=contender.events)
-        return measured, afterwards(running) if afterwards else {}
+        return measured, afterwards(running, measured) if afterwards else {}
 
 
 def stop(workers: list["subprocess.Popen[bytes]"]) -> None:

@@ -36,6 +36,7 @@ class Window:
     cpu_us_per_event: Mapping[str, float]
     pairs_per_event: float | None = None  # None: the contender does not count them
     lists_per_event: float | None = None
+    began_at: float = 0.0  # Unix seconds
 
     @property
     def events_per_second(self) -> float:
@@ -111,4 +112,5 @@ def window(
         {name: us / events for name, us in zip(parts, used, strict=True)},
         (end.counts.pairs - begin.counts.pairs) / events if final.pairs else None,
         (end.counts.lists - begin.counts.lists) / events if final.lists else None,
+        time.time() - (time.monotonic() - begin.at_s),
     )

@@ -48,6 +48,12 @@ def used(url: str) -> dict[str, int]:
     return {name: int(info[name]) for name in ("used_memory", "used_memory_rss")}
 
 
+def keys(url: str) -> int:
+    """How many keys the server has."""
+    with redis.Redis.from_url(url, protocol=2) as client:
+        return int(client.dbsize())
+
+
 def _kind(key: bytes) -> str | None:
     for kind, prefix in KINDS:
         if key.startswith(prefix):

@@ -5,17 +5,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
 from bench import contest
 from bench.backlog import Load, fill
 from bench.contenders import registry
 from bench.contest import Place, Running
-from bench.memory import used
+from bench.measure import Window
+from bench.memory import keys, used
 from bench.options import Options
 from bench.processes import resident_mb
 from bench.results import Result, flat
 from bench.servers import Broker, start_broker
 
 EVENTS, WARM = 200_000, 80_000
+SIZES = "items_and_customers"
+# The same traffic on shops of every size; in the small ones a customer comes again sooner.
+SIZED_RATE = 200.0
+PAST_MAX = (
+    1_200_000  # events before it, in which a customer of the shop is named once or more often
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +47,16 @@ def cases(options: Options) -> list[Case]:
     for exponent in (3, 4, 5, 6):
         size = 10**exponent
         # A million customers are only there when a million events have named them.
-        n = max(events, min(3 * size, options.events(1_200_000)))
-        load = Load(n, n_items=size, n_customers=size, rate=max(1_000.0, size / 50.0))
-        found.append(Case("items_and_customers", size, load, n - events + warm))
+        past = min(3 * size, options.events(PAST_MAX))
+        load = Load(past + events, n_items=size, n_customers=size, rate=SIZED_RATE, past=past)
+        found.append(Case(SIZES, size, load, past + warm))
     return found
 
 
 def run(options: Options) -> Result:
     """Each case once on a topic of its own; one broker for those with the same load."""
     rows = []
-    for series in ("workers", "partitions", "items_and_customers"):
+    for series in ("workers", "partitions", SIZES):
         with ExitStack() as stack:
             broker = start_broker(stack)
             topics: dict[Load, str] = {}
@@ -60,8 +69,10 @@ def run(options: Options) -> Result:
     summary: dict[str, Any] = {}
     for row in rows:
         summary.setdefault(row["series"], {})[str(row["at"])] = row["events_per_second"]
-    sizes = summary["items_and_customers"]
+    sizes = summary[SIZES]
     summary["from_1e4_to_1e6"] = round(sizes["1000000"] / sizes["10000"], 3)
+    listed = {row["at"]: row["lists_per_second"] for row in rows if row["series"] == SIZES}
+    summary["lists_from_1e4_to_1e6"] = round(listed[10**6] / listed[10**4], 3)
     notes = [f"broker: {broker.kind}", "one run of each case"]
     return Result(
         summary,
@@ -72,15 +83,33 @@ def run(options: Options) -> Result:
 
 
 def _measured(case: Case, broker: Broker, topic: str) -> dict[str, Any]:
-    def memory(running: Running) -> dict[str, Any]:
+    def left_behind(running: Running, window: Window) -> dict[str, Any]:
+        lists = asyncio.run(_lists_since(window.began_at, running, place))
         return {
+            "lists_per_event": round(lists / window.events, 3),
+            "lists_per_second": round(lists / window.seconds, 1),
             "worker_mb": round(resident_mb(running.parts["worker"]), 1),
             "redis_mb": round(used(running.servers.url)["used_memory"] / 2**20, 1),
+            "redis_keys": keys(running.servers.url),
         }
 
     place = Place(broker, topic, case.load.partitions)
     contender = registry.pipeline(
         case.load.events, case.warm, workers=case.workers, timeout_s=600.0
     )
-    window, found = contest.run(contender, place, afterwards=memory)
+    window, found = contest.run(contender, place, afterwards=left_behind)
     return {"series": case.series, "at": case.at} | flat(window.as_json()) | found
+
+
+async def _lists_since(began_at: float, running: Running, place: Place) -> int:
+    """Customers' records on the topic of lists since ``began_at``."""
+    topic = running.settings["STREAM_APP_RECOMMENDATIONS_TOPIC"]
+    tps = [TopicPartition(topic, p) for p in range(place.partitions)]
+    consumer = AIOKafkaConsumer(bootstrap_servers=place.broker.bootstrap)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets(tps)
+        begins = await consumer.offsets_for_times(dict.fromkeys(tps, int(began_at * 1000)))
+        return sum(ends[tp] - begins[tp].offset for tp in tps if begins[tp] is not None)
+    finally:
+        await consumer.stop()
