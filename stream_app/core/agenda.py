@@ -1,19 +1,19 @@
 """Near deadlines of one partition's customers, in memory and bounded.
 
-The truth is in the customers' states; this says when to look there. What lies beyond the horizon is
-left out and found again when the states are gone through, so memory follows what falls due within
-hours, not the number of customers.
+The truth is in the customers' states; this says when to look there. So one note of a customer is
+enough, the earliest: who looks then and finds that the deadline has moved notes the new one. What
+lies beyond the horizon is left out and found again when the states are gone through, so memory
+follows the customers with something due within hours, neither all customers nor their events.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-BUCKET_S = 10.0
-Pairs = tuple[NDArray[np.uint64], NDArray[np.float64]]
+FRESH_MIN = 4_096  # notes; fewer are not worth looking for repeated ones
 
 
 class Agenda:
-    """Deadlines (unix seconds) before ``until``, at most about ``size``; buckets of ten seconds.
+    """Deadlines (unix seconds) before ``until``, of at most about ``size`` customers.
 
     >>> agenda = Agenda(100, until=1000.0)
     >>> agenda.add(np.array([1, 2, 3], np.uint64), np.array([50.0, 60.0, 2000.0]))
@@ -25,52 +25,71 @@ class Agenda:
         assert size > 0
         self.until = until
         self._size = size
-        self._held = 0
-        self._buckets: dict[int, list[Pairs]] = {}
+        # Those of distinct customers by time, then fresh ones as they came, of which some repeat.
+        self._ids = np.zeros(0, np.uint64)
+        self._due = np.zeros(0)
+        self._fresh_ids = np.zeros(64, np.uint64)
+        self._fresh_due = np.zeros(64)
+        self._fresh = 0
+        self._next = np.inf  # the earliest of the fresh ones
 
     def __len__(self) -> int:
-        return self._held
+        """Notes, repeated ones among them."""
+        return len(self._ids) + self._fresh
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        parts = self._ids, self._due, self._fresh_ids, self._fresh_due
+        return sum(part.nbytes for part in parts)
 
     def add(self, ids: NDArray[np.uint64], due: NDArray[np.float64]) -> None:
-        """Note deadlines ``due (n,)`` of customers ``ids (n,)``; older notes of theirs stay."""
+        """Note deadlines ``due (n,)`` of customers ``ids (n,)``; earlier notes of theirs stay."""
         near = due < self.until
-        if not near.any():
-            return
         ids, due = ids[near], due[near]
-        bucket = np.floor_divide(due, BUCKET_S).astype(np.int64)
-        for number in np.unique(bucket).tolist():
-            here = bucket == number
-            self._buckets.setdefault(number, []).append((ids[here], due[here]))
-        self._held += len(ids)
-        if self._held > self._size:
-            self._shrink()
+        if not len(ids):
+            return
+        end = self._fresh + len(ids)
+        if end > len(self._fresh_ids):
+            more = max(end, 2 * len(self._fresh_ids))
+            self._fresh_ids = np.resize(self._fresh_ids, more)
+            self._fresh_due = np.resize(self._fresh_due, more)
+        self._fresh_ids[self._fresh : end], self._fresh_due[self._fresh : end] = ids, due
+        self._fresh = end
+        self._next = min(self._next, float(due.min()))
+        if end > max(len(self._ids), min(FRESH_MIN, self._size // 2)):
+            self._tidy()
 
     def due(self, now: float) -> NDArray[np.uint64]:
         """Customers with a deadline up to ``now``, ascending, each once; they are taken out."""
-        last = int(now // BUCKET_S)
-        passed = [number for number in self._buckets if number <= last]
-        found: list[NDArray[np.uint64]] = []
-        for number in sorted(passed):
-            ids, due = _joined(self._buckets.pop(number))
-            self._held -= len(ids)
-            found.append(ids[due <= now])
-            if (due > now).any():
-                self.add(ids[due > now], due[due > now])
-        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
+        passed = int(self._due.searchsorted(now, "right"))
+        found = self._ids[:passed]
+        self._ids, self._due = self._ids[passed:], self._due[passed:]
+        if self._next <= now:
+            ids, due = self._fresh_ids[: self._fresh], self._fresh_due[: self._fresh]
+            later = due > now
+            found = np.concatenate((found, ids[~later]))
+            self._keep(ids[later], due[later])
+        return np.unique(found)
 
-    def _shrink(self) -> None:
-        """Keep a customer's latest note only; then, when that is not enough, the nearest half."""
-        ids, due = _joined([pair for pairs in self._buckets.values() for pair in pairs])
+    def _keep(self, ids: NDArray[np.uint64], due: NDArray[np.float64]) -> None:
+        """These are the fresh ones."""
+        self._fresh = len(ids)
+        self._fresh_ids[: self._fresh], self._fresh_due[: self._fresh] = ids, due
+        self._next = float(due.min(initial=np.inf))
+
+    def _tidy(self) -> None:
+        """Keep each customer's earliest note only; when they are too many, the nearest half."""
+        ids = np.concatenate((self._ids, self._fresh_ids[: self._fresh]))
+        due = np.concatenate((self._due, self._fresh_due[: self._fresh]))
         order = np.lexsort((due, ids))
         ids, due = ids[order], due[order]
-        latest = np.append(ids[1:] != ids[:-1], True)
-        ids, due = ids[latest], due[latest]
-        if len(ids) > self._size // 2:
-            self.until = float(np.partition(due, self._size // 2)[self._size // 2])
-        self._buckets, self._held = {}, 0
-        near = due < self.until
-        self.add(ids[near], due[near])
-
-
-def _joined(pairs: list[Pairs]) -> Pairs:
-    return np.concatenate([ids for ids, _ in pairs]), np.concatenate([due for _, due in pairs])
+        first = np.append(True, ids[1:] != ids[:-1])
+        ids, due = ids[first], due[first]
+        by_time = np.argsort(due, kind="stable")
+        if len(ids) > self._size:
+            by_time = by_time[: max(self._size // 2, 1)]
+            self.until = float(due[by_time[-1]])
+        self._ids, self._due = ids[by_time], due[by_time]
+        self._fresh_ids, self._fresh_due = np.zeros(64, np.uint64), np.zeros(64)
+        self._fresh, self._next = 0, np.inf
