@@ -88,7 +88,8 @@ class Decisions:
 @lru_cache(maxsize=50_000)
 def _render(action: str, promotion: str | None, reason: str, chance: float, value: float) -> bytes:
     """One decision as JSON."""
-    return orjson.dumps(
+    # Formatted once more, because what orjson returns holds four kilobytes however short it is.
+    return b"%b" % orjson.dumps(
         {
             "action": action,
             "promotion": promotion,
