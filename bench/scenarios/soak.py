@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,26 +14,30 @@ from bench.backlog import Load, fill
 from bench.contenders import registry
 from bench.contest import Place, Running
 from bench.loadgen import LoadGenerator
+from bench.measure import ContenderFailed
 from bench.memory import used
 from bench.options import Options
 from bench.processes import cpu_us, resident_mb
 from bench.results import Result
 from bench.servers import start_broker
+from stream_app.adapters.partitioning import partition_of
 
 RATE = 5_000.0  # events per second: about half of what two shared cores sustain
 SLICE_S = 60.0
-WARM_EVENTS = 60_000
+PAST = 200_000  # events before: who comes and what is bought is known when it begins
 PARTITIONS = 8
+DEADLINE_S = 300.0
 
 
 def run(options: Options) -> Result:
     """``SOAK_SECONDS`` in slices of a minute; the first tenth is warm-up."""
-    warm = options.events(WARM_EVENTS)
+    past = options.events(PAST)
     with ExitStack() as stack:
         broker = start_broker(stack)
-        asyncio.run(fill(Load(1), broker.bootstrap, "clickstream"))
+        asyncio.run(fill(Load(past, past=past), broker.bootstrap, "clickstream"))
         place = Place(broker, "clickstream", PARTITIONS)
-        running = stack.enter_context(contest.started(registry.pipeline(warm, 1), place))
+        running = stack.enter_context(contest.started(registry.pipeline(past, 1), place))
+        _wait_for(past, running)
         rows = asyncio.run(_slices(options, running, place))
     kept = rows[len(rows) // 10 :] if len(rows) >= 10 else rows
     hours = max((kept[-1]["at_s"] - kept[0]["at_s"]) / 3600.0, 1e-9)
@@ -51,21 +56,30 @@ def _slope(rows: list[dict[str, Any]], name: str) -> float:
     return round(float(np.polyfit(at_h, [row[name] for row in rows], 1)[0]), 2)
 
 
-def endless() -> Iterator[tuple[bytes, bytes]]:
+def _wait_for(past: int, running: Running) -> None:
+    """Until the events before are applied."""
+    deadline = time.monotonic() + DEADLINE_S
+    while running.progress().applied < past:
+        if time.monotonic() > deadline or running.workers[0].poll() is not None:
+            raise ContenderFailed(f"{running.progress().applied} of {past} events before")
+        time.sleep(0.1)
+
+
+def endless(past: int) -> Iterator[tuple[bytes, bytes]]:
     """Events for ever, by one shop: the population stays, time goes on."""
-    yield from Load(10**9).records()
+    yield from islice(Load(10**9, past=past).records(), past, None)
 
 
 async def _slices(options: Options, running: Running, place: Place) -> list[dict[str, Any]]:
-    first = [1 if n else 0 for n in _first_offsets()]
+    past = options.events(PAST)
     generator = LoadGenerator(
         place.broker.bootstrap,
         running.servers.nodes[0],
         topic=place.topic,
         lists_topic=running.settings["STREAM_APP_RECOMMENDATIONS_TOPIC"],
         partitions=PARTITIONS,
-        records=endless(),
-        next_offsets=first,
+        records=endless(past),
+        next_offsets=_offsets_after(past),
     )
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
@@ -90,12 +104,10 @@ async def _slices(options: Options, running: Running, place: Place) -> list[dict
     return rows
 
 
-def _first_offsets() -> list[int]:
-    """How many events each partition has from creating the topic."""
-    from stream_app.adapters.partitioning import partition_of
-
+def _offsets_after(past: int) -> list[int]:
+    """How many of the events before each partition has."""
     counts = [0] * PARTITIONS
-    for key, _ in Load(1).records():
+    for key, _ in Load(past, past=past).records():
         counts[partition_of(key, PARTITIONS)] += 1
     return counts
 
