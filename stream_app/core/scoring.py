@@ -43,7 +43,6 @@ Floats = NDArray[np.float32]
 Scales = tuple[Any, Any, Any, Any]
 
 _ZERO = np.float32(0.0)
-_STEP_BITS = np.int32(20)  # an eighth of a power of two
 _TINY = np.float32(1e-30)  # sums that stand for nothing at all
 
 
@@ -61,7 +60,6 @@ class Work(NamedTuple):
     rarity: Floats  # 1 / sqrt(mass); 0 for items whose masses are not in memory
     score: Floats
     strongest: NDArray[np.int64]
-    tally: NDArray[np.int32]  # 0 between two lists
     revisit: Floats  # per recent item of the customer: the probability that it comes next
 
 
@@ -85,7 +83,6 @@ def new_work(nodes: int, model: Model, added: int = 0) -> Work:
         np.zeros(candidates, np.float32),
         np.zeros(candidates, np.float32),
         np.zeros(model.two_hop_max, np.int64),
-        np.zeros(64, np.int32),
         np.zeros(RING_MAX, np.float32),
     )
 
@@ -199,44 +196,22 @@ def add_direct(view: View, context: NDArray[np.int64], g: float, model: Model, w
 
 
 @kernel
-def find_strongest(
-    values: Floats, n: int, tally: NDArray[np.int32], best: NDArray[np.int64]
-) -> int:
-    """Places of the largest values, none negative; of equal ones the earlier place comes first.
-
-    In no order but that: sorting them took longer than what they are for. ``tally`` is zero before
-    and after.
-    """
-    size = len(best)
-    if n <= size:
-        for t in range(n):
-            best[t] = t
-        return n
-    bits = values.view(np.int32)  # in the order of the values themselves
-    top, low = np.int32(0), np.int32(len(tally) - 1)
+def _find_strongest(values: Floats, n: int, best: NDArray[np.int64]) -> int:
+    """Places of the largest values, descending; of equal ones the earlier place comes first."""
+    m = 0
     for t in range(n):
-        top = max(top, bits[t])
-    for t in range(n):
-        tally[min((top - bits[t]) >> _STEP_BITS, low)] += 1
-    edge, sure = 0, 0
-    while sure + tally[edge] <= size:
-        sure += tally[edge]
-        edge += 1
-    tally[:] = 0
-    m, end = 0, sure
-    for t in range(n):
-        step = min((top - bits[t]) >> _STEP_BITS, low)
-        if step < edge:
-            best[m] = t
-            m += 1
-        elif step == edge and sure < size and (end < size or values[t] > values[best[end - 1]]):
-            at = min(end, size - 1)
-            while at > sure and values[best[at - 1]] < values[t]:
-                best[at] = best[at - 1]
-                at -= 1
-            best[at] = t
-            end = min(end + 1, size)
-    return size
+        v = values[t]
+        if m == len(best):
+            if v <= values[best[m - 1]]:
+                continue
+            m -= 1
+        at = m
+        while at > 0 and values[best[at - 1]] < v:
+            best[at] = best[at - 1]
+            at -= 1
+        best[at] = t
+        m += 1
+    return m
 
 
 @kernel
@@ -247,7 +222,7 @@ def add_two_hop(view: View, n: int, model: Model, work: Work) -> int:
     neighbour, forwards, backwards = view.neighbour, view.forward, view.backward
     sums, found = work.sums, work.found
     direct_n, found_n = n, 0
-    m = find_strongest(work.direct, n, work.tally, work.strongest)
+    m = _find_strongest(work.direct, n, work.strongest)
     for b in range(m):
         t = work.strongest[b]
         y = node[t]

@@ -18,15 +18,7 @@ from stream_app.core.list_kinds import CART, LISTS
 from stream_app.core.model import CONTEXT_MAX, KIND, Model
 from stream_app.core.ranking import Lists, Popular, Ranker
 from stream_app.core.revisits import new_recent, recent_items
-from stream_app.core.scoring import (
-    DIRECT,
-    FORWARD,
-    POPULAR,
-    SOURCES,
-    TWO_HOP,
-    find_strongest,
-    new_work,
-)
+from stream_app.core.scoring import DIRECT, FORWARD, POPULAR, SOURCES, TWO_HOP
 from stream_app.core.state import new_partition
 from stream_app.core.tables import ItemTables
 from stream_app.errors import ConfigurationError
@@ -306,22 +298,3 @@ def test_an_item_with_a_full_table_stays_below_its_published_size() -> None:
         events["ts"], events["kind"] = START_S, KIND["view"]
         related.merge(stream.learn(events).transitions)
     assert max(map(len, related.blobs().values())) <= 1400
-
-
-@settings(deadline=None)  # the first call compiles
-@given(
-    st.lists(st.floats(0, 1e6, width=32) | st.sampled_from([0.0, 0.5, 1.0]), max_size=90),
-    st.integers(1, 40),
-)
-def test_the_strongest_are_the_largest_and_of_equal_ones_the_first(
-    values: list[float], size: int
-) -> None:
-    given_, best, tally = (
-        np.array([*values, 9e9], np.float32),
-        np.zeros(size, np.int64),
-        new_work(1, Model()).tally,
-    )
-    n = len(values)
-    found = best[: find_strongest(given_, n, tally, best)]
-    assert sorted(found.tolist()) == sorted(np.argsort(-given_[:n], kind="stable")[:size].tolist())
-    assert not tally.any()
