@@ -65,7 +65,10 @@ class Phase:
 
 
 class LoadGenerator:
-    """Sends to one topic that nobody else sends to, so that offsets are known in advance."""
+    """Sends to one topic that nobody else sends to, so that offsets are known in advance.
+
+    The first ``there`` of ``records`` are in the topic already.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class LoadGenerator:
         lists_topic: str,
         partitions: int,
         records: Iterator[tuple[bytes, bytes]],
-        next_offsets: list[int],
+        there: int,
     ) -> None:
         self._producer = Producer(
             {"bootstrap.servers": bootstrap, "linger.ms": 1, "enable.idempotence": True}
@@ -87,7 +90,9 @@ class LoadGenerator:
             {"bootstrap.servers": bootstrap, "group.id": "bench-load", "enable.auto.commit": False}
         )
         self._topic, self._lists_topic, self._partitions = topic, lists_topic, partitions
-        self._records, self.next_offsets = records, next_offsets
+        self._records, self.next_offsets = records, [0] * partitions
+        for key, _ in islice(records, there):
+            self.next_offsets[partition_of(key, partitions)] += 1
 
     async def __aenter__(self) -> "LoadGenerator":
         self._consumer.assign(

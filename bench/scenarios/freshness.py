@@ -3,7 +3,6 @@
 import asyncio
 import time
 from contextlib import ExitStack
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from bench.measure import observe, window
 from bench.options import Options
 from bench.results import Result
 from bench.servers import start_broker
-from stream_app.adapters.partitioning import partition_of
 from stream_app.settings import load_settings
 
 LOADS = (0.25, 0.5, 0.75, 0.9)
@@ -59,10 +57,6 @@ def run(options: Options) -> Result:
 async def _loads(
     options: Options, load: Load, warm: int, running: Running, place: Place, backlog_rate: float
 ) -> Result:
-    records = load.records()
-    offsets = [0] * load.partitions
-    for key, _ in islice(records, warm):
-        offsets[partition_of(key, load.partitions)] += 1
     rows: list[dict[str, Any]] = []
     generator = LoadGenerator(
         place.broker.bootstrap,
@@ -70,8 +64,8 @@ async def _loads(
         topic=place.topic,
         lists_topic=running.settings["STREAM_APP_RECOMMENDATIONS_TOPIC"],
         partitions=load.partitions,
-        records=records,
-        next_offsets=offsets,
+        records=load.records(),
+        there=warm,
     )
     async with generator:
         await generator.run(WARM_SHARE * backlog_rate, max(WARM_S * options.scale, 2.0))

@@ -22,9 +22,7 @@ EVENTS, WARM = 200_000, 80_000
 SIZES = "items_and_customers"
 # The same traffic on shops of every size; in the small ones a customer comes again sooner.
 SIZED_RATE = 200.0
-PAST_MAX = (
-    1_200_000  # events before it, in which a customer of the shop is named once or more often
-)
+PAST_MAX = 1_200_000  # events before it, which name the customers of the shop
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ from bench.options import Options
 from bench.processes import cpu_us, resident_mb
 from bench.results import Result
 from bench.servers import start_broker
-from stream_app.adapters.partitioning import partition_of
 
 RATE = 5_000.0  # events per second: about half of what two shared cores sustain
 SLICE_S = 60.0
@@ -65,11 +62,6 @@ def _wait_for(past: int, running: Running) -> None:
         time.sleep(0.1)
 
 
-def endless(past: int) -> Iterator[tuple[bytes, bytes]]:
-    """Events for ever, by one shop: the population stays, time goes on."""
-    yield from islice(Load(10**9, past=past).records(), past, None)
-
-
 async def _slices(options: Options, running: Running, place: Place) -> list[dict[str, Any]]:
     past = options.events(PAST)
     generator = LoadGenerator(
@@ -78,8 +70,9 @@ async def _slices(options: Options, running: Running, place: Place) -> list[dict
         topic=place.topic,
         lists_topic=running.settings["STREAM_APP_RECOMMENDATIONS_TOPIC"],
         partitions=PARTITIONS,
-        records=endless(past),
-        next_offsets=_offsets_after(past),
+        # For ever, by one shop: the population stays, time goes on.
+        records=Load(10**9, past=past).records(),
+        there=past,
     )
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
@@ -102,14 +95,6 @@ async def _slices(options: Options, running: Running, place: Place) -> list[dict
                 }
             )
     return rows
-
-
-def _offsets_after(past: int) -> list[int]:
-    """How many of the events before each partition has."""
-    counts = [0] * PARTITIONS
-    for key, _ in Load(past, past=past).records():
-        counts[partition_of(key, PARTITIONS)] += 1
-    return counts
 
 
 def _now(running: Running) -> tuple[int, float, float]:

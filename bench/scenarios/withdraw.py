@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,18 +61,14 @@ async def _withdrawals(
     options: Options, warm: int, running: Running, place: Place, busy_rate: float
 ) -> Result:
     n = max(int(ITEMS * options.scale), 4)
-    records = LOAD.records()
-    offsets = [0] * LOAD.partitions
-    for key, _ in islice(records, warm):
-        offsets[partition_of(key, LOAD.partitions)] += 1
     generator = LoadGenerator(
         place.broker.bootstrap,
         running.servers.nodes[0],
         topic=place.topic,
         lists_topic=running.settings["STREAM_APP_RECOMMENDATIONS_TOPIC"],
         partitions=LOAD.partitions,
-        records=records,
-        next_offsets=offsets,
+        records=LOAD.records(),
+        there=warm,
     )
     async with Lists(place.broker.bootstrap, running) as lists:
         await asyncio.sleep(CATCH_UP_S)

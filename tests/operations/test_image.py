@@ -27,8 +27,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     try:
         yield Container(builder, builder.build())
     finally:
-        builder.attempt("rm", "--all", timeout_s=300)
-        builder.attempt("rmi", "--all", "--force", timeout_s=300)
+        builder.remove()
 
 
 @dataclass
