@@ -183,14 +183,23 @@ class Applier:
         """Lists of every customer with an applied event."""
         users, rows, events = loaded.users, loaded.who.rows, group.events
         at = np.flatnonzero((learned.status == APPLIED) & (users["events"][rows] > 0))
-        touched, first = np.unique(rows[at], return_index=True)
+        touched, first, which = np.unique(rows[at], return_index=True, return_inverse=True)
+        asked_at = np.zeros(len(touched))
+        np.maximum.at(asked_at, which, events.events["ts"][at])  # also when nothing happened then
         at = at[first]
         selected, homes = picked(users, touched), loaded.homes[touched]
         shown = self._admission.impersonal(selected)
         if len(selected):
             self._items.tables.advance(float(selected["last_ts"].max()))
         owners, kinds, lists = self._listing.rank(
-            selected, shown, events.events["segment"][at], partitions, blends, cycles, homes
+            selected,
+            shown,
+            events.events["segment"][at],
+            partitions,
+            blends,
+            cycles,
+            homes,
+            asked_at,
         )
         likely = [self._journey.likely_next(counts) for counts in partitions["step_counts"]]
         steps = zip(homes.tolist(), selected["step"].tolist(), strict=True)

@@ -15,6 +15,7 @@ from stream_app.core.catalog import Catalog
 from stream_app.core.insight_fields import MARKETING, PERSONAL
 from stream_app.core.merchandising import Merchandise
 from stream_app.core.model import Model
+from stream_app.core.permitted import Permitted
 from stream_app.core.tables import ItemTables
 from stream_app.decisions import load_decisions
 from stream_app.following import Apply, Follower
@@ -94,22 +95,28 @@ def compose(
         settings.clickstream_partitions,
     )
     catalog = Catalog(items_max=settings.items_max)
-    publisher = Publisher(log, public, items, settings, journey, catalog)
+    offers = Offers(catalog, items, settings, timer)
+    permitted = Permitted(catalog, offers.rules)
+    publisher = Publisher(log, public, items, settings, journey, catalog, permitted)
     audience = Audience(customers_max=settings.users_max)
     suppression = Suppression(customers_max=settings.erasures_max)
     admission = Admission(suppression, audience)
-    offers = Offers(catalog, items, settings, timer)
     candidates = Candidates(items, catalog, audience, sources=settings.sources_given())
-    merchandise = Merchandise(catalog)
+    merchandise = Merchandise(catalog, permitted)
     learn = Learn(
         settings, store, log, publisher, items, candidates, offers,
         clock, admission, journey, decisions, Profiles(catalog, audience, journey.names),
         _refusals(audience), telemetry, merchandise,
     )  # fmt: skip
-    relate = Relate(settings, store, public, log, items, timer, telemetry, catalog.listed)
-    withdraw = Withdraw(settings, catalog, log, public, relate, items, learn.turns, clock)
+    relate = Relate(
+        settings, store, public, log, items, timer, telemetry,
+        lambda ids: merchandise.shown(ids, clock()),
+    )  # fmt: skip
+    withdraw = Withdraw(
+        settings, merchandise, journey, log, public, relate, items, learn.turns, clock
+    )
     publisher.on_published = withdraw.published
-    applied = _applied(settings, catalog, audience, merchandise, journey.names, withdraw)
+    applied = _applied(settings, audience, merchandise, journey.names, withdraw)
     applied[settings.erasures_topic] = suppression.apply
     return Stages(
         learn,
@@ -126,7 +133,6 @@ def compose(
 
 def _applied(
     settings: Settings,
-    catalog: Catalog,
     audience: Audience,
     merchandise: Merchandise,
     steps: Sequence[str],
@@ -134,9 +140,10 @@ def _applied(
 ) -> dict[str, Apply]:
     """What applies the records of each topic that is read whole."""
     rules = read_rules(settings.rules_file, steps)
+    cataloging = Cataloging(merchandise, settings, withdraw.changed, withdraw.repriced)
     return {
-        settings.catalog_topic: Cataloging(catalog, settings, on_gone=withdraw.gone).apply,
-        settings.rules_topic: Ruling(merchandise, settings, rules, steps, withdraw.gone).apply,
+        settings.catalog_topic: cataloging.apply,
+        settings.rules_topic: Ruling(merchandise, settings, rules, steps, withdraw.changed).apply,
         settings.users_topic: AudienceStage(audience, settings).apply,
     }
 

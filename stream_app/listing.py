@@ -62,6 +62,7 @@ class Listing:
         blend: NDArray[np.void],
         cycles: NDArray[np.void] | None = None,
         homes: NDArray[np.int64] | None = None,
+        asked_at: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], Lists]:
         """Owner, kind and entries of the lists that customers have in their journey's step.
 
@@ -69,7 +70,8 @@ class Listing:
 
         ``shown`` are the same ``users`` as far as they let themselves be known, ``segments (n, 2)``
         where they are; ``homes (n,)`` are the rows of their ``partitions``, of the ``blend`` and of
-        the ``cycles`` learned there, 0 where not given.
+        the ``cycles`` learned there, 0 where not given. ``asked_at (n,)`` are times that rules
+        have come to, where those are later than the last event.
         """
         view = self._offers.view()
         wanted = self.wanted[users["step"]]
@@ -99,7 +101,8 @@ class Listing:
         if rules:
             steps = [self._journey.names[step] for step in users["step"][owners].tolist()]
             places = [(LISTS[kind], step) for kind, step in zip(kinds.tolist(), steps, strict=True)]
-            lists = rules.apply(lists, self._items.tables, places, times, size=size)
+            moments = times if asked_at is None else np.maximum(times, asked_at[owners])
+            lists = rules.apply(lists, self._items.tables, places, moments, size=size)
             lists = lists._replace(counts=np.minimum(lists.counts, sizes(size)[kinds]))
         return owners, kinds, lists
 

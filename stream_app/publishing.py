@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stream_app.codec import ListsBlock, Outbox, json_text
 from stream_app.core.catalog import Catalog
 from stream_app.core.journey import Journey
+from stream_app.core.listing import ListedIds
 from stream_app.core.ranking import LISTS, Lists
 from stream_app.core.records import (
     Texts,
@@ -59,8 +60,10 @@ class Publisher:
         settings: Settings,
         journey: Journey,
         catalog: Catalog,
+        permitted: ListedIds,
     ) -> None:
         self._catalog = catalog
+        self._permitted = permitted
         self._log = log
         self._public = public
         self._reader = reader
@@ -201,7 +204,7 @@ class Publisher:
         if block is None or messages.catalog_version == self._catalog.version:
             return block, messages
         items = np.frombuffer(block.items, np.uint64)
-        kept = self._catalog.listed(items)
+        kept = self._permitted(items)
         if kept.all() or (self._reader.tables.lookup(items) < 0).any():
             return block, messages
         counts = np.frombuffer(block.counts, np.uint8)

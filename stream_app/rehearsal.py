@@ -47,7 +47,7 @@ async def rehearse(
         raise StreamAppError(f"nothing is known of customer {names[0]!r}: no event was applied")
     context = own_items(users, stages.learn.journey.lists)
     rules = stages.merchandise.rules
-    rehearsed = Merchandise(stages.merchandise.catalog)
+    rehearsed = Merchandise(stages.merchandise.catalog, stages.merchandise.permitted)
     listing = stages.learn.listing.under(rehearsed)
     before: dict[str, list[str]] = {}
     changes: list[Change] = []

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Ruling:
     """Keeps the rules in force; a live rule stands in for the file's of the same id.
 
-    ``on_gone`` is told which items a rule that is new now keeps out of lists.
+    ``on_changed`` is told which items a rule that is new keeps out of lists.
     """
 
     def __init__(
@@ -31,18 +31,18 @@ class Ruling:
         settings: Settings,
         rules: Sequence[Rule],
         steps: Sequence[str],
-        on_gone: Callable[[NDArray[np.uint64]], None],
+        on_changed: Callable[[NDArray[np.uint64]], None],
     ) -> None:
         self.merchandise = merchandise
         self._chars_max = settings.id_chars_max
         self._file = {rule.rule_id: rule for rule in rules}
         self._live: dict[str, Rule] = {}
         self._steps = steps
-        self._on_gone = on_gone
-        self._set()
+        self._on_changed = on_changed
+        self.merchandise.set_rules(self._in_force())
 
-    def _set(self) -> None:
-        self.merchandise.set_rules(list({**self._file, **self._live}.values()))
+    def _in_force(self) -> list[Rule]:
+        return list({**self._file, **self._live}.values())
 
     def apply(self, batch: RawBatch) -> list[Reject]:
         """Apply a batch of one partition; returns what is wrong with its bad records.
@@ -56,7 +56,13 @@ class Ruling:
                 self._change(rule_id, value)
             except EventRejected as exc:
                 rejects.append(Reject(row, exc.reason, exc.detail))
-        self._set()
+        before, now = self.merchandise.rules, self._in_force()
+        self.merchandise.set_rules(now)
+        for rule in now:
+            if rule not in before:
+                barred = rule.barred(self.merchandise.catalog)
+                if len(barred):
+                    self._on_changed(barred)
         return rejects
 
     def _change(self, rule_id: str, value: bytes | None) -> None:
@@ -73,8 +79,5 @@ class Ruling:
         if rule_id not in self._live and len(self._live) >= RULES_MAX:
             raise EventRejected("no_room", f"there are {RULES_MAX} live rules")
         rule = rule_of(rule_id, fields, self._steps)
-        changed = self._live.get(rule_id) != rule
         self._live[rule_id] = rule
         log.info("rule %s: %s, says %s", rule_id, rule.action, fields.get("author") or "(nobody)")
-        if changed and rule.action == "exclude":
-            self._on_gone(rule.items_of(self.merchandise.catalog))

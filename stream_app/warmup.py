@@ -54,7 +54,7 @@ async def _run(settings: Settings) -> None:
         await _happen(stages, settings, log, first, many)
         for k, kind in enumerate(("search", "view", "purchase"), first + _EVENTS):
             await _happen(stages, settings, log, k, [_event(k, kind)])  # one customer, one list
-        stages.withdraw.gone(stages.catalog.ids[:1])
+        stages.withdraw.changed(stages.catalog.ids[:1])
         await stages.withdraw.step()
         tables = stages.items.tables
         tables.ensure(np.arange(1, len(tables.keys), dtype=np.uint64))  # their index grows

@@ -1,9 +1,10 @@
-"""Milliseconds from a catalog record with stock 0 to the last list in Redis without the item."""
+"""Milliseconds from a catalog record that bars an item to the last list in Redis without it."""
 
 import asyncio
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,9 @@ from stream_app.ports import Record
 WARM_EVENTS = 120_000
 LOAD_EVENTS = 2_000_000  # more than is ever sent; made as needed
 LOAD = Load(LOAD_EVENTS, n_items=5_000, n_customers=20_000)
-ITEMS = 20  # withdrawn in each state of the worker
+ITEMS = 20  # withdrawn in each state of the worker, for each reason
+PRICE_MAX = "1000"
+REASONS: dict[str, dict[str, float]] = {"stock": {"stock": 0}, "price": {"price": 5_000.0}}
 APART_S = 1.0  # between two of them
 BUSY = 0.4  # share of what the worker did from the backlog
 POLL_S = 0.02
@@ -43,7 +46,9 @@ def run(options: Options) -> Result:
         broker = start_broker(stack)
         asyncio.run(fill(Load(warm, LOAD.n_items), broker.bootstrap, "clickstream"))
         place = Place(broker, "clickstream", LOAD.partitions)
-        contender = registry.pipeline(warm, warm // 2)
+        pipeline = registry.pipeline(warm, warm // 2)
+        settings = {**pipeline.settings, "STREAM_APP_PRICE_MAX": PRICE_MAX}
+        contender = replace(pipeline, settings=settings)
         running = stack.enter_context(contest.started(contender, place))
         samples = observe(
             running.progress,
@@ -72,19 +77,26 @@ async def _withdrawals(
     )
     async with Lists(place.broker.bootstrap, running) as lists:
         await asyncio.sleep(CATCH_UP_S)
-        chosen = lists.by_popularity(2 * n)
-        idle = await lists.withdrawn(chosen[::2])
+        reasons = len(REASONS)
+        chosen = lists.by_popularity(2 * n * reasons)
+        parts = [chosen[k :: 2 * reasons] for k in range(2 * reasons)]
+        rows = [
+            _row("idle", reason, 0.0, await lists.withdrawn(items, reason))
+            for reason, items in zip(REASONS, parts[::2], strict=True)
+        ]
         async with generator:
-            seconds = n * (APART_S + 1.0) + 5.0
+            seconds = reasons * n * (APART_S + 1.0) + 5.0
             sending = asyncio.create_task(generator.run(busy_rate, seconds, probe=False))
             await asyncio.sleep(CATCH_UP_S)
-            busy = await lists.withdrawn(chosen[1::2])
+            rows += [
+                _row("loaded", reason, busy_rate, await lists.withdrawn(items, reason))
+                for reason, items in zip(REASONS, parts[1::2], strict=True)
+            ]
             sending.cancel()
             with suppress(asyncio.CancelledError):
                 await sending
         await asyncio.sleep(CATCH_UP_S)
         back = await lists.holding(chosen)
-    rows = [_row("idle", 0.0, idle), _row("loaded", busy_rate, busy)]
     summary = {"states": rows, "listed_again": back}
     notes = [
         f"broker: {place.broker.kind}",
@@ -104,11 +116,12 @@ class Withdrawal(NamedTuple):
     item_lists_s: float
 
 
-def _row(state: str, rate: float, found: list[Withdrawal]) -> dict[str, Any]:
+def _row(state: str, reason: str, rate: float, found: list[Withdrawal]) -> dict[str, Any]:
     ms = np.array([(one.customers_s, one.item_lists_s) for one in found]) * 1000.0
     slower = ms.max(axis=1)
     return {
         "worker": state,
+        "by": reason,
         "events_per_second": round(rate, 1),
         "items": len(found),
         "customers_median": int(np.median([one.customers for one in found])),
@@ -182,22 +195,22 @@ class Lists:
         places = np.geomspace(1, len(ranked), n + 1).astype(int)[:n] + np.arange(n) - 1
         return [ranked[min(place, len(ranked) - 1)] for place in places.tolist()]
 
-    async def withdrawn(self, items: list[str]) -> list[Withdrawal]:
+    async def withdrawn(self, items: list[str], reason: str) -> list[Withdrawal]:
         """Each of ``items`` in turn; see :meth:`withdraw`."""
         found = []
         for item in items:
-            found.append(await self.withdraw(item))
+            found.append(await self.withdraw(item, reason))
             await asyncio.sleep(APART_S)
         return found
 
-    async def withdraw(self, item: str) -> Withdrawal:
-        """Produce the record that says that ``item`` is sold out, and look until no list has it."""
+    async def withdraw(self, item: str, reason: str) -> Withdrawal:
+        """Produce the record that bars ``item``, and look until no list has it."""
         self._sought = needle = _needle(item)
         self._given.clear()
         waiting = {customer for customer, text in self._texts.items() if needle in text}
         keys = await self._item_lists(item)
         customers, lists = len(waiting), len(keys)
-        value = orjson.dumps({"item_id": item, "stock": 0})
+        value = orjson.dumps({"item_id": item, **REASONS[reason]})
         partition = partition_of(item.encode(), LOAD.partitions)
         topic, began = self._settings["STREAM_APP_CATALOG_TOPIC"], time.time()
         seen_s = [0.0, 0.0]

@@ -10,6 +10,37 @@ from stream_app.core.arena import Arena
 from stream_app.core.jit import kernel, signed
 
 _MARKS = 65_536
+_BY_PRICE = np.uint64(0x9E3779B9)
+
+
+def by_price(items: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """What stands for ``items`` (hashes) where they are in a list that goes by their prices."""
+    return items ^ _BY_PRICE
+
+
+def with_priced(
+    priced: NDArray[np.bool_],
+    counts: NDArray[np.integer[Any]],
+    items: NDArray[np.uint64],
+    because: NDArray[np.uint64],
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """``counts`` and ``items`` of lists that also hold, by price, what the ``priced`` ones have.
+
+    And what these have it ``because`` of, as that has a price too.
+
+    >>> counts, items = with_priced(np.array([False, True]), np.array([1, 1]),
+    ...                             np.array([7, 8], np.uint64), np.array([0, 9], np.uint64))
+    >>> counts.tolist(), items[:2].tolist(), (items[2:] == by_price(np.array([8, 9], "u8"))).all()
+    ([1, 3], [7, 8], np.True_)
+    """
+    own = counts.astype(np.int64)
+    if not priced.any():
+        return own, items
+    theirs = np.repeat(priced, own)
+    after = np.repeat(own.cumsum()[priced], own[priced])
+    more = by_price(np.concatenate((items[theirs], because[theirs])))
+    held = np.insert(items, np.concatenate((after, after)), more)
+    return np.where(priced, 3 * own, own), held
 
 
 @kernel

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.catalog import Catalog
+from stream_app.core.listing import ListedIds
 from stream_app.core.ranking import Lists
 from stream_app.core.scoring import PINNED
 from stream_app.core.tables import ItemTables
@@ -57,44 +58,76 @@ class Rule:
         ids = np.asarray(catalog.ids[: catalog.rows_n][matching(catalog, self)], np.uint64)
         return np.intersect1d(ids, hashes(self.items)) if self.items else ids
 
+    def is_about(self, catalog: Catalog, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """``(n,)`` which of ``ids`` (hashes) the rule names."""
+        about = np.isin(ids, hashes(self.items)) if self.items else np.ones(len(ids), np.bool_)
+        if self.asks_catalog:
+            rows = catalog.rows(ids)
+            known = np.flatnonzero(rows >= 0)
+            fits = np.zeros(len(ids), np.bool_)
+            fits[known] = matching(catalog, self, rows[known])
+            about &= fits
+        return about
+
+    def bars(self, catalog: Catalog, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """``(n,)`` which of ``ids`` it keeps out of lists, where it holds."""
+        if self.action not in ("exclude", "include"):
+            return np.zeros(len(ids), np.bool_)
+        about = self.is_about(catalog, ids)
+        return about if self.action == "exclude" else ~about
+
+    def barred(self, catalog: Catalog) -> NDArray[np.uint64]:
+        """Hashes of what it keeps out, as far as items are known; none where it only ranks."""
+        if self.action == "exclude":
+            return self.items_of(catalog)
+        if self.action != "include":
+            return np.zeros(0, np.uint64)
+        known = catalog.ids[: catalog.rows_n]
+        barred: NDArray[np.uint64] = known[self.bars(catalog, known) & (known != 0)]
+        return barred
+
 
 def hashes(items: Sequence[str]) -> NDArray[np.uint64]:
     """``(n,)`` hashes of item ids."""
     return np.array([stable_hash(item) for item in items], np.uint64)
 
 
-def matching(catalog: Catalog, rule: Rule) -> NDArray[np.bool_]:
-    """``(rows,)`` which rows of the catalog have the labels and the price that a rule names.
+def matching(
+    catalog: Catalog, rule: Rule, rows: NDArray[np.int64] | None = None
+) -> NDArray[np.bool_]:
+    """``(n,)`` which of ``rows`` of the catalog, of all, have the labels and price a rule names.
 
     Labels with the same name are alternatives, those of different names all have to fit.
     """
-    n = catalog.rows_n
-    fits = np.ones(n, np.bool_)
+    rows = np.arange(catalog.rows_n) if rows is None else rows
+    fits = catalog.ids[rows] != 0
     names: dict[str, list[int]] = {}
     for label in rule.match:
         names.setdefault(label.partition("=")[0], []).append(short_hash(label))
-    labels = catalog.labels
-    rows_n = min(n, len(labels.counts))
-    for hashes in names.values():
-        counts = labels.counts[:rows_n].astype(np.int64)
+    labels = catalog.labels  # every row has some, if none
+    for wanted in names.values():
+        counts = labels.counts[rows].astype(np.int64)
         first = np.cumsum(counts) - counts
-        at = np.repeat(labels.starts[:rows_n] - first, counts) + np.arange(int(counts.sum()))
-        hit = np.isin(labels.data[at], np.array(hashes, np.uint32))
-        has = np.zeros(n, np.bool_)
-        has[np.repeat(np.arange(rows_n), counts)[hit]] = True
+        at = np.repeat(labels.starts[rows] - first, counts) + np.arange(int(counts.sum()))
+        hit = np.isin(labels.data[at], np.array(wanted, np.uint32))
+        has = np.zeros(len(rows), np.bool_)
+        has[np.repeat(np.arange(len(rows)), counts)[hit]] = True
         fits &= has
     if rule.price_min > 0.0 or rule.price_max < np.inf:
-        price = catalog.price[:n]
+        price = catalog.price[rows]
         fits &= (price >= rule.price_min) & (price <= rule.price_max)
-    found: NDArray[np.bool_] = fits & (catalog.ids[:n] != 0)
-    return found
+    return np.asarray(fits, np.bool_)
 
 
 class Merchandise:
-    """The rules in force, compiled against one version of the catalog."""
+    """The rules in force, compiled against one version of the catalog.
 
-    def __init__(self, catalog: Catalog) -> None:
+    ``permitted`` says which items may be listed at all; what the catalog lists, if not given.
+    """
+
+    def __init__(self, catalog: Catalog, permitted: ListedIds | None = None) -> None:
         self.catalog = catalog
+        self.permitted = permitted or catalog.listed
         self.rules: tuple[Rule, ...] = ()
         self._version = -1
         self._matches: list[NDArray[np.bool_]] = []
@@ -103,6 +136,34 @@ class Merchandise:
         """Replace all rules; they apply in the order of their ids."""
         self.rules = tuple(sorted(rules, key=lambda rule: rule.rule_id))
         self._version = -1
+
+    def shown(self, ids: NDArray[np.uint64], now: float) -> NDArray[np.bool_]:
+        """Which of ``(n,)`` items may be in lists that are no customer's, at ``now``.
+
+        They are permitted, and no rule for all lists and steps keeps them out.
+        """
+        shown = self.permitted(ids)
+        for rule in self.rules:
+            if not (rule.lists or rule.steps) and rule.starts <= now < rule.ends:
+                shown &= ~rule.bars(self.catalog, ids)
+        return shown
+
+    def said(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """``(n, r)`` which rules name which of ``ids`` for what the catalog says of them."""
+        asking = [rule for rule in self.rules if rule.asks_catalog]
+        found = np.zeros((len(ids), len(asking)), np.bool_)
+        for k, rule in enumerate(asking):
+            found[:, k] = rule.is_about(self.catalog, ids)
+        return found
+
+    def begun(self, since: float, now: float) -> NDArray[np.uint64]:
+        """Items that rules keep out whose window opened after ``since``, until ``now``."""
+        barred = [
+            rule.barred(self.catalog)
+            for rule in self.rules
+            if since < rule.starts <= now < rule.ends
+        ]
+        return np.concatenate(barred) if barred else np.zeros(0, np.uint64)
 
     def apply(
         self,
@@ -138,7 +199,7 @@ class Merchandise:
         for rule, where in pins:
             ids = hashes(rule.items[:PINS_MAX])
             tables.set_names(ids, rule.items[:PINS_MAX])
-            ids = ids[self.catalog.listed(ids)]
+            ids = ids[self.permitted(ids)]
             for k, (item, node) in enumerate(zip(ids, tables.lookup(ids).tolist(), strict=True)):
                 table.pin(item, node, rule.place + k, where & (rule.place + k < size))
         return table.lists(size)

@@ -105,8 +105,8 @@ def make_rules(
         new_cycles(),
         np.zeros(1, np.int64),
         learned_share,
-        price_min,
-        price_max,
+        float(np.float32(price_min)),  # as the catalog keeps prices: a bound is within
+        float(np.float32(price_max)),
         index.keys,
         index.slots,
         category_max,

@@ -12,6 +12,7 @@ from stream_app.catalog_wire import CATALOG_REASONS, decode_item, item_fields
 from stream_app.cataloging import Cataloging
 from stream_app.core.audience import ALL_CONSENT, EMAIL, PERSONALISE, Audience, Customer
 from stream_app.core.catalog import Catalog, CatalogItem
+from stream_app.core.merchandising import Merchandise
 from stream_app.errors import EventFileError, EventRejected
 from stream_app.hashing import stable_hash
 from stream_app.offline.tablefile import rows
@@ -98,7 +99,7 @@ def test_a_record_that_is_no_item_is_refused_with_a_reason(
 def test_items_that_may_no_longer_be_listed_are_told_once() -> None:
     gone: list[int] = []
     catalog = Catalog(items_max=100)
-    stage = Cataloging(catalog, SETTINGS, on_gone=lambda found: gone.extend(found.tolist()))
+    stage = Cataloging(Merchandise(catalog), SETTINGS, on_changed=lambda found: gone.extend(found.tolist()))
     stage.apply(batch((b"a", {}), (b"b", {"stock": 2}), (b"c", {})))
     assert gone == []
     stage.apply(batch((b"a", {"stock": 0}), (b"b", {"stock": 1}), (b"c", None)))
@@ -110,7 +111,7 @@ def test_items_that_may_no_longer_be_listed_are_told_once() -> None:
 
 def test_one_bad_item_does_not_keep_the_others_of_its_batch_out() -> None:
     catalog = Catalog(items_max=3)
-    stage = Cataloging(catalog, SETTINGS, on_gone=lambda _: None)
+    stage = Cataloging(Merchandise(catalog), SETTINGS, on_changed=lambda _: None)
     rejects = stage.apply(
         batch(
             (b"a", {"embedding": [1, 2]}),

@@ -94,6 +94,13 @@ async def test_what_cannot_be_sold_leaves_all_lists_also_when_nobody_was_there_t
 
             return is_gone
 
+        rules, exclude = front.settings.rules_topic, {"action": "exclude", "price_min": 100.0}
+        await front.log.send(rules, 0, [Record(b"too-dear", orjson.dumps(exclude))])
+        await say(front, everywhere[3], price=99.0)
+        await asyncio.sleep(1.0)
+        assert (await listed(redis))[everywhere[3]] > CUSTOMERS // 4
+        await say(front, everywhere[3], price=100.0)
+        await front.until(gone(everywhere[3]))
         await say(front, everywhere[0], stock=0)
         await front.until(gone(everywhere[0]))
         await say(front, everywhere[1], deleted=True)
