@@ -99,7 +99,9 @@ def test_a_record_that_is_no_item_is_refused_with_a_reason(
 def test_items_that_may_no_longer_be_listed_are_told_once() -> None:
     gone: list[int] = []
     catalog = Catalog(items_max=100)
-    stage = Cataloging(Merchandise(catalog), SETTINGS, on_changed=lambda found: gone.extend(found.tolist()))
+    stage = Cataloging(
+        Merchandise(catalog), SETTINGS, on_changed=lambda found: gone.extend(found.tolist())
+    )
     stage.apply(batch((b"a", {}), (b"b", {"stock": 2}), (b"c", {})))
     assert gone == []
     stage.apply(batch((b"a", {"stock": 0}), (b"b", {"stock": 1}), (b"c", None)))
