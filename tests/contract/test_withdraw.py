@@ -86,7 +86,7 @@ class Shop:
         return len(values)
 
     async def take_over(self, *sold_out: str) -> None:
-        """Another worker comes, hears what is ``sold_out``, then looks through what is published."""
+        """Another worker comes, hears what is ``sold_out`` and looks through what is published."""
         self.stages = self.start()
         for item in self.said:
             self.say(item, **self.said[item])
