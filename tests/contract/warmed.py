@@ -118,7 +118,7 @@ async def live(shop: Shop) -> None:
     await shop.happen({**buy, **ada})
     await shop.happen(*({**buy, "user_id": f"u{k}", "order_id": f"o{k}"} for k in range(2, 20)))
     await shop.start()
-    shop.stages.withdraw.gone(shop.stages.catalog.ids[:2])
+    shop.stages.withdraw.changed(shop.stages.catalog.ids[:2])
     await shop.stages.withdraw.step()
     await shop.work()
     await shop.later(40.0 * DAY_S)
