@@ -27,16 +27,19 @@ class Permitted:
     def __init__(self, catalog: Catalog, rules: Rules) -> None:
         self._catalog = catalog
         self._rules = rules
+        self._excludes = bool((rules.excluded_slots >= 0).any())
 
     def __call__(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Which of ``(n,)`` items (hashes) may be listed."""
+        if not (self._catalog.rows_n or self._excludes):
+            return np.ones(len(ids), np.bool_)
         rules, rows = self._rules, self._catalog.rows(ids)
         barred = ~LISTED[self._catalog.flags[rows]]
         if rules.price_min > 0.0 or rules.price_max < np.inf:
             price = self._catalog.price[rows].astype(np.float64)
             barred |= (price < rules.price_min) | (price > rules.price_max)  # NaN is neither
         barred &= rows >= 0
-        if len(rules.excluded_keys):
+        if self._excludes:
             excluded = np.empty(len(ids), np.int64)
             lookup_ids(rules.excluded_keys, rules.excluded_slots, one_layout(ids), excluded)
             barred |= excluded >= 0
