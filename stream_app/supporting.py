@@ -279,9 +279,12 @@ class Support:
         judge = self._ready()
         room = intents_max - len(judge.model.intents)
         known = set(judge.model.intents)
-        for row, value in enumerate(batch.values):
+        for row, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
             if value is None:
-                continue  # a tombstone: what was learned stays until the model is fitted anew
+                continue  # a tombstone: what was learned stays until the worker starts again
+            if not key:
+                rejects.append(Reject(row, "no_key", "a label's key is its message's id"))
+                continue
             try:
                 label = _decode_label(value)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:

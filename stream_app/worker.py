@@ -126,7 +126,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(settings.erasures_topic, users, copies, compact, of_users),
         TopicSpec(settings.sales_topic, items, copies, kept, of_items),
         TopicSpec(settings.inventory_topic, items, copies, kept, of_items),
-        *_support_topics(settings),
+        *_support_topics(settings, described),
         TopicSpec(settings.recommendations_topic, users, copies, compact, of_users),
         TopicSpec(
             settings.dead_letter_topic, max(users, items), copies, kept, f"{of_users} or {of_items}"
@@ -137,15 +137,18 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     ]
 
 
-def _support_topics(settings: Settings) -> list[TopicSpec]:
-    """Topics of customer service, where it is served."""
+def _support_topics(settings: Settings, followed: Mapping[str, str]) -> list[TopicSpec]:
+    """Topics of customer service, where it is served; ``followed`` configures those read whole."""
     if settings.support_train_file is None:
         return []
     keep = {"retention.ms": str(int(settings.clickstream_retention_days * DAY_MS))}
     users, of_users = settings.clickstream_partitions, "STREAM_APP_CLICKSTREAM_PARTITIONS"
-    topics = (settings.support_topic, settings.support_assist_topic, settings.support_labels_topic)
+    copies = settings.replication_factor
     return [
-        TopicSpec(topic, users, settings.replication_factor, keep, of_users) for topic in topics
+        TopicSpec(settings.support_topic, users, copies, keep, of_users),
+        TopicSpec(settings.support_assist_topic, users, copies, keep, of_users),
+        # Learned from by every worker that starts: no retention may take a correction away.
+        TopicSpec(settings.support_labels_topic, users, copies, followed),
     ]
 
 

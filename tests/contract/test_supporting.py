@@ -14,6 +14,7 @@ from stream_app.ports import PublicHash, RawBatch
 from stream_app.settings import Settings
 from stream_app.support_files import fit_model, read_knowledge, read_rules
 from stream_app.supporting import Judge, Support, vader
+from stream_app.worker import topic_specs
 from tests.contract.stores import Stores, opened
 
 SETTINGS = Settings.model_validate({})
@@ -65,9 +66,11 @@ async def desk(stores: Stores, tmp_path: Path) -> Desk:
     return desk
 
 
-def batch(first: int, values: Sequence[bytes | None]) -> RawBatch:
+def batch(
+    first: int, values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None
+) -> RawBatch:
     n = len(values)
-    keys = [b"ada"] * n
+    keys = [b"ada"] * n if keys is None else keys
     return RawBatch(
         "support", 0, first + n, range(first, first + n), keys, values, [0] * n, [()] * n
     )
@@ -144,6 +147,26 @@ async def test_labels_teach_a_new_intent_and_useless_ones_are_counted(desk: Desk
     await desk.stage.process(batch(0, [message("student discount?")]))
     guess, _ = desk.judge.model.predict(["student discount?"])
     assert guess == ["discount"]
+
+
+async def test_a_label_without_a_key_is_refused_as_compaction_would_lose_or_refuse_it(
+    desk: Desk,
+) -> None:
+    label = orjson.dumps({"text": "is there a student discount", "intent": "discount"})
+    rejects = desk.stage.apply_labels(batch(0, [label, label, None], [None, b"", None]))
+    assert [(reject.row, reject.reason) for reject in rejects] == [(0, "no_key"), (1, "no_key")]
+    assert "discount" not in desk.judge.model.intents
+
+
+def test_labels_are_kept_for_good_and_messages_as_long_as_events() -> None:
+    given = {"support_train_file": "m.csv", "clickstream_retention_days": 3, "item_ttl_days": 10}
+    specs = {spec.name: spec for spec in topic_specs(Settings.model_validate(given))}
+    labels = specs["support-labels"]
+    assert labels.config == {"cleanup.policy": "compact", "delete.retention.ms": "864000000"}
+    assert not labels.setting  # nothing depends on how many partitions it has
+    for name in ("support", "support-assist"):
+        assert specs[name].config == {"retention.ms": "259200000"}
+        assert specs[name].setting == "STREAM_APP_CLICKSTREAM_PARTITIONS"
 
 
 def test_wrong_files_stop_the_worker_with_the_place_and_the_cure(tmp_path: Path) -> None:
