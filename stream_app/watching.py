@@ -13,6 +13,7 @@ def watch(app: Any, worker: Worker) -> None:
     standing = Standing(
         worker.metrics,
         partitions=app.partition_statuses,
+        stages={kept.topic: kept.name for kept in worker.kept},
         accounts=worker.accounts,
         sizes=worker.sizes,
         outcomes=lambda: outcomes(worker.stages.learn),

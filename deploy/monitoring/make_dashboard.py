@@ -50,7 +50,7 @@ PANELS: tuple[Panel, ...] = (  # title, unit, what it says, (expression, legend)
         "Lag",
         "short",
         "Records between the end of the log and the worker",
-        (("sum by (topic) (stream_app_lag_records)", "{{topic}}"),),
+        (("sum by (stage, topic) (stream_app_lag_records)", "{{stage}}: {{topic}}"),),
     ),
     (
         "Lists",
@@ -138,7 +138,7 @@ PANELS: tuple[Panel, ...] = (  # title, unit, what it says, (expression, legend)
     (
         "Cursor age",
         "s",
-        "Since the cursor of a partition moved last",
+        "Since the cursor of a partition moved last, or was claimed first",
         (
             (
                 "time() - max by (stage, partition) (stream_app_last_commit_timestamp_seconds)",

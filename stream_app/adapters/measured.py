@@ -52,7 +52,10 @@ class MeasuredStore(_Measured):
     async def claim(self, space: str, partition: int, *, epoch_min: int = 0) -> Claim:
         """See :meth:`stream_app.ports.StateStore.claim`."""
         call = self._store.claim(space, partition, epoch_min=epoch_min)
-        return await self._timed("claim", call)
+        claim = await self._timed("claim", call)
+        # From here on it should move. Claims do not count again: who only claims is stuck.
+        self._metrics.committed_at_s.setdefault(_place(claim), time.time())
+        return claim
 
     async def load(
         self, space: str, partitions: Sequence[int], ids: Sequence[bytes]
@@ -63,8 +66,11 @@ class MeasuredStore(_Measured):
     async def commit(self, claim: Claim, step: Commit) -> None:
         """See :meth:`stream_app.ports.StateStore.commit`."""
         await self._timed("commit", self._store.commit(claim, step))
-        stage = STAGES.get(claim.space, claim.space)
-        self._metrics.committed_at_s[stage, claim.partition] = time.time()
+        self._metrics.committed_at_s[_place(claim)] = time.time()
+
+
+def _place(claim: Claim) -> tuple[str, int]:
+    return STAGES.get(claim.space, claim.space), claim.partition
 
 
 class MeasuredPublic(_Measured):

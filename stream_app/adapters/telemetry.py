@@ -6,7 +6,7 @@ the edges (:mod:`.measured`), and what stands in the stages' memory when ``/metr
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -219,13 +219,16 @@ class Standing:
         metrics: Metrics,
         *,
         partitions: Callable[[], Sequence[PartitionStanding]],
+        stages: Mapping[str, str],
         accounts: Callable[[], Iterable[Accounts]],
         sizes: Callable[[], dict[str, int]],
         outcomes: Callable[[], Iterable[ListOutcome]],
         version: str,
     ) -> None:
+        """``stages`` are the names of the stages by the topic that each reads."""
         self._metrics = metrics
         self._partitions = partitions
+        self._stages = stages
         self._accounts = accounts
         self._sizes = sizes
         self._outcomes = outcomes
@@ -233,13 +236,14 @@ class Standing:
 
     def collect(self) -> Iterator[Metric]:
         """Metric families; see ``docs/operations.md`` for each."""
-        where = ["topic", "partition"]
+        where = ["stage", "topic", "partition"]
         lag = GaugeMetricFamily(
             "stream_app_lag_records", "Records between the end of the log and here", labels=where
         )
         for standing in self._partitions():
             behind = max((standing.high_water or 0) - standing.acked, 0)
-            lag.add_metric([standing.topic, str(standing.partition)], behind)
+            stage = self._stages[standing.topic]
+            lag.add_metric([stage, standing.topic, str(standing.partition)], behind)
         yield lag
         yield from self._accounted()
         yield from self._counted()
@@ -258,7 +262,9 @@ class Standing:
         )
         cursor = GaugeMetricFamily("stream_app_cursor_offset", "Next offset", labels=where)
         moved = GaugeMetricFamily(
-            "stream_app_last_commit_timestamp_seconds", "When the cursor moved last", labels=where
+            "stream_app_last_commit_timestamp_seconds",
+            "When the cursor moved last, or was claimed first",
+            labels=where,
         )
         for account in self._accounts():
             at = [account.stage, str(account.partition)]

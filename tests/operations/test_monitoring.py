@@ -23,6 +23,50 @@ _WORDS = set(
 )
 
 
+STUCK_AT = "5m"  # into a test of rules, whose samples are 15 s apart
+
+
+def standing(
+    stage: str, topic: str, *, lag: str, committed: str, partition: str = "0"
+) -> list[dict[str, str]]:
+    """Series of one stage's partition, in promtool's notation."""
+    where = f'stage="{stage}",partition="{partition}",instance="w"'
+    return [
+        {"series": f'stream_app_lag_records{{{where},topic="{topic}"}}', "values": lag},
+        {
+            "series": f"stream_app_last_commit_timestamp_seconds{{{where}}}",
+            "values": committed,
+        },
+    ]
+
+
+ALWAYS, NOW_AND_THEN, NONE = "7x40", "3 0 9 0 0 2 0 1 0 0 4 0 0 0 5 0 0 0 0 2 0 0 0", "0x40"
+JUST_NOW, ONCE = "0+15x40", "0x40"  # the clock of a test of rules begins at nought
+CLICKS, SALES = ("learn", "clickstream"), ("stock", "sales")
+STUCK_CASES = {
+    "all move": (
+        standing(*CLICKS, lag=ALWAYS, committed=JUST_NOW)
+        + standing(*SALES, lag=NOW_AND_THEN, committed=JUST_NOW),
+        None,
+    ),
+    "a quiet stage beside a busy one": (
+        standing(*CLICKS, lag=ALWAYS, committed=JUST_NOW)
+        + standing(*SALES, lag=NONE, committed=ONCE),
+        None,
+    ),
+    "a quiet partition beside a busy one": (
+        standing(*CLICKS, lag=ALWAYS, committed=JUST_NOW)
+        + standing(*CLICKS, lag=NONE, committed=ONCE, partition="1"),
+        None,
+    ),
+    "one stage stands": (
+        standing(*CLICKS, lag=ALWAYS, committed=JUST_NOW)
+        + standing(*SALES, lag=ALWAYS, committed=ONCE),
+        "stock",
+    ),
+}
+
+
 def names_in(expression: str) -> set[str]:
     """The metrics that a PromQL expression reads.
 
@@ -142,6 +186,44 @@ def test_promtool_accepts_rules_and_metrics(live: LiveShop, tmp_path: Path) -> N
         if line.startswith("stream_app")
     ]
     assert not complaints, complaints
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize("case", STUCK_CASES)
+def test_the_alert_for_what_is_stuck_fires_for_that_alone(case: str, tmp_path: Path) -> None:
+    series, stage = STUCK_CASES[case]
+    fired = {
+        "exp_labels": {"severity": "critical", "stage": stage, "partition": "0"},
+        "exp_annotations": {
+            "summary": f"{stage} partition 0 has records but its cursor stands",
+            "description": "The log names what it retries: look for `trying again`.",
+        },
+    }
+    asked = {
+        "eval_time": STUCK_AT,
+        "alertname": "StreamAppStuck",
+        "exp_alerts": [fired] if stage else [],
+    }
+    rules = {
+        "rule_files": [str(MONITORING / "alerts.yml")],
+        "evaluation_interval": "15s",
+        "tests": [{"interval": "15s", "input_series": series, "alert_rule_test": [asked]}],
+    }
+    path = tmp_path / "test.yml"
+    path.write_text(yaml.safe_dump(rules))
+    done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_lag_names_the_stage_that_reads_the_topic(live: LiveShop) -> None:
+    s = live.settings
+    reads = {s.clickstream_topic: "learn", s.cooccurrence_topic: "relate", s.sales_topic: "stock"}
+    found = {
+        (labels["topic"], labels["stage"], labels["partition"])
+        for (name, pairs) in samples(live)
+        if name == "stream_app_lag_records" and (labels := dict(pairs))
+    }
+    assert found == {(topic, stage, p) for topic, stage in reads.items() for p in "01"}
 
 
 def test_log_lines_are_json_objects(live: LiveShop) -> None:
