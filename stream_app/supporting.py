@@ -1,6 +1,7 @@
 """SUPPORT: one batch of messages to customer service into suggestions for who answers them.
 
 decode → journeys → intents, sentiment, urgency, answers → commit → publish ``support-assist``
+→ empty the outbox
 """
 
 import asyncio
@@ -212,7 +213,7 @@ class Support:
         )
         await retrying(lambda: self._store.commit(owned.claim, step), "committing messages")
         owned.cursor, owned.meta = step.cursor, meta
-        await self._publish(batch.partition, told)
+        await self._publish(batch.partition, owned, told)
 
     def _ready(self) -> Judge:
         assert self.judge is not None
@@ -267,11 +268,18 @@ class Support:
             if name.encode() in stored
         }
 
-    async def _publish(self, partition: int, told: Sequence[tuple[bytes | None, bytes]]) -> None:
-        if told:
-            records = [Record(key, value) for key, value in told]
-            topic = self._settings.support_assist_topic
-            await retrying(lambda: self._log.send(topic, partition, records), f"sending to {topic}")
+    async def _publish(
+        self, partition: int, owned: Owned, told: Sequence[tuple[bytes | None, bytes]]
+    ) -> None:
+        """Send what was committed, then keep none of it: who wrote may be erased any time later."""
+        if not told:
+            return
+        records = [Record(key, value) for key, value in told]
+        topic = self._settings.support_assist_topic
+        await retrying(lambda: self._log.send(topic, partition, records), f"sending to {topic}")
+        assert owned.cursor is not None
+        blank = Commit(owned.cursor, owned.cursor, [], owned.meta.encode(), b"")
+        await retrying(lambda: self._store.commit(owned.claim, blank), "clearing the outbox")
 
     def apply_labels(self, batch: RawBatch) -> list[Reject]:
         """Learn what agents say messages were about, in order; returns what is no label."""
@@ -309,9 +317,10 @@ class Support:
         claim = await retrying(
             lambda: self._store.claim(SUPPORT, partition, epoch_min=epoch_min), "claiming messages"
         )
-        self.owned[partition] = Owned(claim, claim.cursor, Meta.decode(claim.meta))
+        owned = Owned(claim, claim.cursor, Meta.decode(claim.meta))
+        self.owned[partition] = owned
         if claim.outbox:
-            await self._publish(partition, _unpack_told(claim.outbox))
+            await self._publish(partition, owned, _unpack_told(claim.outbox))
         return claim.cursor
 
     def revoke(self, partition: int) -> None:

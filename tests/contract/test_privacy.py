@@ -10,11 +10,14 @@ from stream_app.adapters.memory import MemoryLog
 from stream_app.composition import Stages, compose
 from stream_app.core.audience import ANALYSE, EMAIL, PERSONALISE, Customer
 from stream_app.core.catalog import CatalogItem
+from stream_app.core.support import SupportModel
 from stream_app.embedded import ValkeyServer
 from stream_app.hashing import stable_hash
 from stream_app.ports import ACCOUNTS_ID, USERS, RawBatch, StateStore
 from stream_app.reader import Affinity, PriceAffinity, Profile, decode_profile
 from stream_app.settings import Settings
+from stream_app.support_files import read_rules
+from stream_app.supporting import Judge, Support
 from stream_app.suppression import erasure_record
 from tests.contract.stores import Stores, opened
 
@@ -95,11 +98,31 @@ async def test_after_an_erasure_the_public_keys_are_gone_and_the_topic_has_a_tom
     assert (said.keys[-1], said.values[-1]) == (b"ada-lovelace", None)
 
 
+async def asked(shop: Shop) -> None:
+    """The customer has written to customer service, by id and by name."""
+    model = SupportModel.fit(["my parcel", "my money"] * 2, ["track_order", "get_refund"] * 2)
+    judge = Judge(model, read_rules(None), None, lambda _: 0.0)
+    stage = Support(SETTINGS, shop.state, shop.stores.public, shop.log, judge)
+    await stage.assign(0)
+    text = "where is my parcel? Ada Lovelace, ada-lovelace"
+    message = {"message_id": "ada-lovelace-1", "user_id": "ada-lovelace", "text": text}
+    await stage.process(
+        RawBatch(
+            SETTINGS.support_topic, 0, 1, [0], [b"ada-lovelace"], [orjson.dumps(message)],
+            [-1], [()],
+        )
+    )  # fmt: skip
+    (answer,) = shop.log.drain(SETTINGS.support_assist_topic, 0).values
+    told = orjson.loads(answer or b"")
+    assert (told["user_id"], told["journey"]["step"]) == ("ada-lovelace", "post_purchase")
+
+
 async def test_no_byte_of_the_id_is_left_in_the_server(valkey: ValkeyServer) -> None:
     async with opened("valkey", valkey.url) as found:
         shop = Shop(found)
         await shop.open()
         await shop.learn([*PAST, event("view", 4, user="bob"), event("view", 5, user="bob")])
+        await asked(shop)
         await shop.learn([event("erase", 10, None)])
         key = stable_hash("ada-lovelace").to_bytes(8, "little")
         with Redis.from_url(valkey.url, protocol=2) as client:

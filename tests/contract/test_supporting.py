@@ -10,10 +10,10 @@ from stream_app.adapters.memory import MemoryLog
 from stream_app.core.support import SupportModel
 from stream_app.embedded import ValkeyServer
 from stream_app.errors import ConfigurationError, EventFileError, Fenced
-from stream_app.ports import PublicHash, RawBatch
+from stream_app.ports import Claim, Commit, PublicHash, RawBatch, Record, StateStore
 from stream_app.settings import Settings
 from stream_app.support_files import fit_model, read_knowledge, read_rules
-from stream_app.supporting import Judge, Support, vader
+from stream_app.supporting import SUPPORT, Judge, Meta, Support, vader
 from stream_app.worker import topic_specs
 from tests.contract.stores import Stores, opened
 
@@ -122,17 +122,60 @@ async def test_malformed_messages_are_dead_lettered_and_accounted(desk: Desk) ->
     assert desk.stage.owned[0].meta.dead_lettered == 4
 
 
-async def test_redelivered_messages_are_answered_once_and_a_successor_repeats_the_last(
+async def test_redelivered_messages_are_answered_once_and_not_again_by_a_successor(
     desk: Desk,
 ) -> None:
     await desk.stage.process(batch(0, [message("where is my order")]))
     await desk.stage.process(batch(0, [message("where is my order")]))
     assert len(desk.assists()) == 1
     successor = desk.worker()
-    assert await successor.assign(0) == 1  # it cannot know whether the first was published
-    assert len(desk.assists()) == 1
+    assert await successor.assign(0) == 1
+    assert desk.assists() == []
     with pytest.raises(Fenced):
         await desk.stage.process(batch(1, [message("refund")]))
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+class Dying(MemoryLog):
+    """Gone before it can send."""
+
+    async def send(self, topic: str, partition: int, records: Sequence[Record]) -> None:
+        raise Died
+
+
+class Unclearing:
+    """A store of a worker that is gone once it has published."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self.claim, self.load = store.claim, store.load
+
+    async def commit(self, claim: Claim, step: Commit) -> None:
+        if not step.outbox:
+            raise Died
+        await self._store.commit(claim, step)
+
+
+@pytest.mark.parametrize("published", [False, True])
+async def test_who_takes_over_tells_what_was_committed_and_keeps_nothing_of_it(
+    desk: Desk, published: bool
+) -> None:
+    state, log = desk.stores.state, desk.log
+    store, sink = (Unclearing(state), log) if published else (state, Dying())
+    dying = Support(SETTINGS, store, desk.stores.public, sink, desk.judge)
+    await dying.assign(0)
+    with pytest.raises(Died):
+        await dying.process(batch(0, [message("where is my order")]))
+    assert len(desk.assists()) == published
+    successor = desk.worker()
+    assert await successor.assign(0) == 1
+    (again,) = desk.assists()  # it cannot know whether the first was published
+    assert again["message_id"] == "m1"
+    after = await state.claim(SUPPORT, 0)
+    assert (after.outbox, Meta.decode(after.meta).applied, after.cursor) == (b"", 1, 1)
 
 
 async def test_labels_teach_a_new_intent_and_useless_ones_are_counted(desk: Desk) -> None:
