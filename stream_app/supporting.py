@@ -5,6 +5,7 @@ decode → journeys → intents, sentiment, urgency, answers → commit → publ
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ CONTEXT_FIELDS = ("step", "previous_step", "entered_at", "purchase_intent", "seg
 LABELS_BATCH_MAX = 1_000
 
 Sentiment = Callable[[str], float]
+
+log = logging.getLogger(__name__)
 
 
 class Message(msgspec.Struct):
@@ -80,7 +83,7 @@ class Judge:
     model: SupportModel
     rules: AssistRules
     knowledge: Knowledge | None
-    sentiment: Sentiment
+    sentiment: Sentiment | None  # None: not known of any message
     lock: threading.Lock = field(default_factory=threading.Lock)  # judging goes on in a thread
 
     def learn(self, labels: Sequence[tuple[str, str]]) -> None:
@@ -120,12 +123,12 @@ class Judge:
         in_scope: bool,
         answers: Sequence[Answer],
     ) -> bytes:
-        mood = self.sentiment(message.text)
+        mood = None if self.sentiment is None else self.sentiment(message.text)
         told = intent if in_scope else ""
         level, because = urgency(
             self.rules,
             message.text,
-            sentiment=mood,
+            sentiment=mood or 0.0,
             intent=told,
             step=str(context.get("step", "")),
         )
@@ -137,7 +140,7 @@ class Judge:
                 "ts": message.ts,
                 "intent": told or None,
                 "confidence": round(sure, 4),
-                "sentiment": round(mood, 4),
+                "sentiment": None if mood is None else round(mood, 4),
                 "urgency": level,
                 "urgency_because": because,
                 "queue": queue(self.rules, told, in_scope=in_scope),
@@ -328,9 +331,18 @@ class Support:
         self.owned.pop(partition, None)
 
 
-def vader() -> Sentiment:
-    """Sentiment from -1 to 1 (Hutto & Gilbert 2014); 0 for languages its lexicon does not know."""
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # slow to import
+def vader() -> Sentiment | None:
+    """Sentiment from -1 to 1 (Hutto & Gilbert 2014); 0 for languages its lexicon does not know.
 
+    ``None``, and a line in the log, where the extra ``support`` is not installed.
+    """
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # slow to import
+    except ModuleNotFoundError:
+        log.warning(
+            "vaderSentiment is not installed: the sentiment of messages is null and does not count"
+            " for their urgency; pip install stream_app[support] adds it"
+        )
+        return None
     analyser = SentimentIntensityAnalyzer()
     return lambda text: float(np.clip(analyser.polarity_scores(text[:4_000])["compound"], -1, 1))

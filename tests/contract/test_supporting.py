@@ -1,5 +1,6 @@
 """SUPPORT on both stores: messages are judged once, with the journey, and learned from."""
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -91,6 +92,20 @@ async def test_a_message_is_answered_with_intent_queue_answer_and_journey(desk: 
     assert assist["journey"] == {"step": "checkout"}
     assert isinstance(assist["sentiment"], float)
     assert assist["sentiment"] < 0
+
+
+async def test_without_the_sentiment_library_messages_are_judged_and_the_worker_says_so_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("vaderSentiment", "vaderSentiment.vaderSentiment"):
+        monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
+    desk.judge.sentiment = vader()
+    await desk.stage.process(batch(0, [message("terrible, awful, urgent!"), message("awful")]))
+    urgent, plain = desk.assists()
+    assert (urgent["sentiment"], urgent["urgency_because"]) == (None, ["word: urgent"])
+    assert (plain["sentiment"], plain["urgency"]) == (None, "low")
+    (line,) = caplog.messages
+    assert "pip install stream_app[support]" in line
 
 
 async def test_known_answers_are_suggested_best_first_also_for_misspelt_questions(
