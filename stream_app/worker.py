@@ -201,17 +201,19 @@ class Worker:
             if settings.traces == "otlp"
             else None
         )
+        measured = MeasuredStore(self.store, self.metrics)
+        public = public or MeasuredPublic(self.store, self.metrics)
+        log = log or MeasuredLog(
+            self.log,
+            self.metrics,
+            dead_letter_topic=settings.dead_letter_topic,
+            headers=self.tracing.headers if self.tracing else tuple,
+        )
         self.stages: Stages = compose(
             settings,
-            store=MeasuredStore(self.store, self.metrics),
-            public=public or MeasuredPublic(self.store, self.metrics),
-            log=log
-            or MeasuredLog(
-                self.log,
-                self.metrics,
-                dead_letter_topic=settings.dead_letter_topic,
-                headers=self.tracing.headers if self.tracing else tuple,
-            ),
+            store=measured,
+            public=public,
+            log=log,
             clock=time.time,
             timer=time.monotonic,
             telemetry=self.metrics,
@@ -224,12 +226,10 @@ class Worker:
             Kept("stock", settings.sales_topic, STOCK, self.stages.stock),
         ]
         if settings.support_train_file is not None:
-            self.support = Support(settings, self.store, public or self.store, log or self.log)
+            self.support = Support(settings, measured, public, log)
             self.kept.append(Kept("support", settings.support_topic, SUPPORT, self.support))
             topic, apply = settings.support_labels_topic, self.support.apply_labels
-            followers.append(
-                Follower(topic, apply, settings, log or self.log, public or self.store)
-            )
+            followers.append(Follower(topic, apply, settings, log, public))
         self.broadcasts = Broadcasts(settings, self.stages, security(settings), followers)
         self._by_topic = {kept.topic: kept for kept in self.kept}
         self.timers = Timers(
@@ -274,6 +274,10 @@ class Worker:
             sold = stock.meta
             counts = (sold.applied, sold.repeated, sold.dead_lettered, sold.skipped)
             yield Accounts("stock", q, stock.cursor or 0, dict(zip(names, counts, strict=True)))
+        for p, asked in self.support.owned.items() if self.support else ():
+            told = asked.meta
+            counts = (told.applied, told.repeated, told.dead_lettered, told.skipped)
+            yield Accounts("support", p, asked.cursor or 0, dict(zip(names, counts, strict=True)))
 
     def sizes(self) -> dict[str, int]:
         """Entries of this worker's tables and caches."""

@@ -15,7 +15,6 @@ from stream_app.ports import Claim, Commit, PublicHash, RawBatch, Record, StateS
 from stream_app.settings import Settings
 from stream_app.support_files import fit_model, read_knowledge, read_rules
 from stream_app.supporting import SUPPORT, Judge, Meta, Support, vader
-from stream_app.worker import topic_specs
 from tests.contract.stores import Stores, opened
 
 SETTINGS = Settings.model_validate({})
@@ -214,17 +213,6 @@ async def test_a_label_without_a_key_is_refused_as_compaction_would_lose_or_refu
     rejects = desk.stage.apply_labels(batch(0, [label, label, None], [None, b"", None]))
     assert [(reject.row, reject.reason) for reject in rejects] == [(0, "no_key"), (1, "no_key")]
     assert "discount" not in desk.judge.model.intents
-
-
-def test_labels_are_kept_for_good_and_messages_as_long_as_events() -> None:
-    given = {"support_train_file": "m.csv", "clickstream_retention_days": 3, "item_ttl_days": 10}
-    specs = {spec.name: spec for spec in topic_specs(Settings.model_validate(given))}
-    labels = specs["support-labels"]
-    assert labels.config == {"cleanup.policy": "compact", "delete.retention.ms": "864000000"}
-    assert not labels.setting  # nothing depends on how many partitions it has
-    for name in ("support", "support-assist"):
-        assert specs[name].config == {"retention.ms": "259200000"}
-        assert specs[name].setting == "STREAM_APP_CLICKSTREAM_PARTITIONS"
 
 
 def test_wrong_files_stop_the_worker_with_the_place_and_the_cure(tmp_path: Path) -> None:
