@@ -51,6 +51,7 @@ class Broadcasts:
                     "topic %s does not exist: going on without; create it with the topics command",
                     topic,
                 )
+        self._stages.ruling.loaded()
         log.info(
             "%d items and %d customers read after %.1f s",
             len(self._stages.catalog),

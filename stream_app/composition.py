@@ -49,6 +49,7 @@ class Stages:
     audience: Audience
     withdraw: Withdraw
     merchandise: Merchandise
+    ruling: Ruling
     followers: tuple[Follower, ...]
 
 
@@ -116,8 +117,8 @@ def compose(
         settings, merchandise, journey, log, public, relate, items, learn.turns, clock
     )
     publisher.on_published = withdraw.published
-    applied = _applied(settings, audience, merchandise, journey.names, withdraw)
-    applied[settings.erasures_topic] = suppression.apply
+    ruling = _ruling(settings, merchandise, journey.names, withdraw)
+    applied = _applied(settings, audience, suppression, ruling, withdraw)
     return Stages(
         learn,
         relate,
@@ -127,24 +128,33 @@ def compose(
         audience,
         withdraw,
         merchandise,
+        ruling,
         tuple(Follower(topic, apply, settings, log, public) for topic, apply in applied.items()),
     )
+
+
+def _ruling(
+    settings: Settings, merchandise: Merchandise, steps: Sequence[str], withdraw: Withdraw
+) -> Ruling:
+    """The rules of the file, to which live ones come."""
+    rules = read_rules(settings.rules_file, steps)
+    return Ruling(merchandise, settings, rules, steps, withdraw.changed)
 
 
 def _applied(
     settings: Settings,
     audience: Audience,
-    merchandise: Merchandise,
-    steps: Sequence[str],
+    suppression: Suppression,
+    ruling: Ruling,
     withdraw: Withdraw,
 ) -> dict[str, Apply]:
     """What applies the records of each topic that is read whole."""
-    rules = read_rules(settings.rules_file, steps)
-    cataloging = Cataloging(merchandise, settings, withdraw.changed, withdraw.repriced)
+    cataloging = Cataloging(ruling.merchandise, settings, withdraw.changed, withdraw.repriced)
     return {
         settings.catalog_topic: cataloging.apply,
-        settings.rules_topic: Ruling(merchandise, settings, rules, steps, withdraw.changed).apply,
+        settings.rules_topic: ruling.apply,
         settings.users_topic: AudienceStage(audience, settings).apply,
+        settings.erasures_topic: suppression.apply,
     }
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stream_app.composition import Stages
 from stream_app.core.hybrid import new_blend
 from stream_app.core.list_kinds import own_items
-from stream_app.core.merchandising import Merchandise
+from stream_app.core.merchandising import Merchandise, Rule
 from stream_app.core.ranking import LISTS
 from stream_app.core.state import decode_users, new_partition
 from stream_app.errors import StreamAppError
@@ -30,11 +30,18 @@ class Change(NamedTuple):
 
 
 async def rehearse(
-    stages: Stages, store: StateStore, names: Sequence[str], partition: int
+    stages: Stages,
+    store: StateStore,
+    names: Sequence[str],
+    partition: int,
+    *,
+    rules: Sequence[Rule],
+    now: float,
 ) -> tuple[dict[str, list[str]], list[Change]]:
-    """The lists of a customer under all rules, and what each rule changes of them.
+    """The lists of a customer under all ``rules``, and what each of them changes.
 
     ``names`` are the public names that they may have; the first with a state counts.
+    ``now`` (unix seconds) decides which windows are open, where the customer's last event is older.
     Nothing is claimed or written, and a worker that answers meanwhile ranks with its own rules.
     Rules come in one after the other, in their order; weights that the customer's partition has
     learned are not known here, so ties may fall differently.
@@ -46,7 +53,7 @@ async def rehearse(
     if not len(users):
         raise StreamAppError(f"nothing is known of customer {names[0]!r}: no event was applied")
     context = own_items(users, stages.learn.journey.lists)
-    rules = stages.merchandise.rules
+    rules = sorted(rules, key=lambda rule: rule.rule_id)
     rehearsed = Merchandise(stages.merchandise.catalog, stages.merchandise.permitted)
     listing = stages.learn.listing.under(rehearsed)
     before: dict[str, list[str]] = {}
@@ -57,7 +64,7 @@ async def rehearse(
         await stages.items.load(context)
         if not n:
             await stages.items.load(context)  # now also what the first read made known
-        after = _lists(stages, listing, users)
+        after = _lists(stages, listing, users, now)
         if n:
             rule = rules[n - 1]
             changes += [
@@ -69,13 +76,17 @@ async def rehearse(
     return before, changes
 
 
-def _lists(stages: Stages, listing: Listing, users: NDArray[np.void]) -> dict[str, list[str]]:
+def _lists(
+    stages: Stages, listing: Listing, users: NDArray[np.void], now: float
+) -> dict[str, list[str]]:
     """Ids of the items of each list that a customer would have now."""
     tables = stages.items.tables
     tables.advance(float(users["last_ts"][0]))
     shown = stages.learn.admission.impersonal(users)
     nowhere, prior = np.zeros((1, 2), np.uint32), new_blend(tables.model)
-    _, kinds, lists = listing.rank(users, shown, nowhere, new_partition(), prior)
+    _, kinds, lists = listing.rank(
+        users, shown, nowhere, new_partition(), prior, asked_at=np.full(1, now)
+    )
     return {
         LISTS[kind]: [tables.names[node] for node in lists.nodes[i, : lists.counts[i]].tolist()]
         for i, kind in enumerate(kinds.tolist())

@@ -2,18 +2,23 @@
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields as fields_of
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import orjson
 
 from stream_app.core.merchandising import ACTIONS, PINS_MAX, Rule
 from stream_app.core.ranking import LISTS
 from stream_app.errors import ConfigurationError, EventRejected
+from stream_app.ports import Headers
 
 RULES_MAX = 500
+AUTHOR_HEADER = "author"  # of a record of the topic: also of one that drops a rule
+AUTHOR_CHARS_MAX = 100
 _NEEDS = {  # action → the field without which it would say nothing
     "pin": "items",
     "boost": "factor",
@@ -70,7 +75,7 @@ def rule_of(rule_id: str, fields: dict[str, Any], steps: Sequence[str]) -> Rule:
         price_max=math.inf if record.price_max is None else record.price_max,
         factor=1.0 if record.factor is None else record.factor,
         place=record.place - 1,
-        by=record.by,
+        by=record.by if record.action == "cap" else "",
         most=record.most or 0,
         lists=_several(record.lists),
         steps=_several(record.steps),
@@ -109,31 +114,65 @@ def _check(rule_id: str, record: RuleRecord, steps: Sequence[str]) -> None:
         raise _bad(rule_id, "it ends before it starts")
 
 
+def author_of(headers: Headers, fields: Mapping[str, Any]) -> str:
+    r"""Who sent a record: its header, else what the rule itself says; printable, perhaps empty.
+
+    >>> author_of([("author", b"anna")], {"author": "bert"}), author_of([], {"author": "b\nc"})
+    ('anna', 'b?c')
+    """
+    said = dict(headers).get(AUTHOR_HEADER)
+    author = str(fields.get("author") or "") if said is None else said.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "?" for c in author[:AUTHOR_CHARS_MAX])
+
+
+def said_of(rule: Rule | None) -> str:
+    """A rule for a log line: what it says besides its id, as JSON; ``nothing`` for none.
+
+    >>> said_of(Rule("r", "cap", by="brand", most=2)), said_of(None)
+    ('{"action":"cap","by":"brand","most":2}', 'nothing')
+    """
+    if rule is None:
+        return "nothing"
+    every = {field.name: (getattr(rule, field.name), field.default) for field in fields_of(rule)}
+    said = {name: value for name, (value, usual) in every.items() if value != usual}
+    return orjson.dumps({k: v for k, v in said.items() if k != "rule_id"}).decode()
+
+
+def rules_in(path: Path, steps: Sequence[str], *, named: str = "") -> dict[str, dict[str, Any]]:
+    """The ``[[rule]]`` tables of a file by their ids, each checked; ``named`` begins the errors.
+
+    Raises :class:`~stream_app.errors.ConfigurationError` naming file, rule and cure.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8")).get("rule", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise ConfigurationError(f"{named}{path}: {exc}") from exc
+    if not isinstance(found, list):
+        raise ConfigurationError(f"{named}{path}: rules are tables that begin with [[rule]]")
+    rules: dict[str, dict[str, Any]] = {}
+    for number, fields in enumerate(found, 1):
+        rule_id = str(fields.get("id", "")) if isinstance(fields, dict) else ""
+        if not rule_id or rule_id in rules:
+            raise ConfigurationError(f"{named}{path}: rule {number} needs an id of its own")
+        try:
+            rule_of(rule_id, fields, steps)
+        except EventRejected as exc:
+            raise ConfigurationError(f"{named}{path}: {exc.detail}") from exc
+        rules[rule_id] = fields
+    if len(rules) > RULES_MAX:
+        raise ConfigurationError(f"{named}{path}: more than {RULES_MAX} rules")
+    return rules
+
+
 def read_rules(path: Path | None, steps: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules of a file: ``[[rule]]`` tables with an ``id`` each; none without a file.
+    """The rules of the file that the settings name; none without a file.
 
     Raises :class:`~stream_app.errors.ConfigurationError` naming file, rule and cure.
     """
     if path is None:
         return ()
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8")).get("rule", [])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise ConfigurationError(f"STREAM_APP_RULES_FILE={path}: {exc}") from exc
-    rules: dict[str, Rule] = {}
-    for number, fields in enumerate(found, 1):
-        rule_id = str(fields.get("id", "")) if isinstance(fields, dict) else ""
-        if not rule_id or rule_id in rules:
-            raise ConfigurationError(
-                f"STREAM_APP_RULES_FILE={path}: rule {number} needs an id of its own"
-            )
-        try:
-            rules[rule_id] = rule_of(rule_id, fields, steps)
-        except EventRejected as exc:
-            raise ConfigurationError(f"STREAM_APP_RULES_FILE={path}: {exc.detail}") from exc
-    if len(rules) > RULES_MAX:
-        raise ConfigurationError(f"STREAM_APP_RULES_FILE={path}: more than {RULES_MAX} rules")
-    return tuple(rules.values())
+    found = rules_in(path, steps, named="STREAM_APP_RULES_FILE=")
+    return tuple(rule_of(rule_id, fields, steps) for rule_id, fields in found.items())
 
 
 def _several(value: Texts) -> tuple[str, ...]:

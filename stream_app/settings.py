@@ -20,6 +20,7 @@ from stream_app.errors import ConfigurationError
 
 PREFIX = "STREAM_APP_"
 CONSOLE_TOKEN_CHARS_MIN = 12
+TOPIC = r"^[\w.-]{1,200}$"  # what a topic may be called
 EXTRA_SOURCES = frozenset("content embedding user_knn segment trending".split())
 RECORD_BYTES_MAX = 4_194_304  # of our own topics: a batch of transitions with all its names
 
@@ -58,46 +59,42 @@ class Settings(BaseModel):
     app_id: str = Field(
         "stream_app", pattern=r"^[\w.-]{1,100}$", description="Faust app and consumer group"
     )
-    clickstream_topic: str = Field("clickstream", pattern=r"^[\w.-]{1,200}$", description="events")
+    clickstream_topic: str = Field("clickstream", pattern=TOPIC, description="events")
     event_format: Literal["own", "ga4", "segment", "snowplow", "retailrocket"] = Field(
         "own", description="of clickstream records whose headers name none (docs/events.md)"
     )
     cooccurrence_topic: str = Field(
-        "cooccurrence", pattern=r"^[\w.-]{1,200}$", description="internal: pair counts by item"
+        "cooccurrence", pattern=TOPIC, description="internal: pair counts by item"
     )
     recommendations_topic: str = Field(
-        "recommendations", pattern=r"^[\w.-]{1,200}$", description="refreshed lists"
+        "recommendations", pattern=TOPIC, description="refreshed lists"
     )
     dead_letter_topic: str = Field(
-        "clickstream.dlq", pattern=r"^[\w.-]{1,200}$", description="records that are no events"
+        "clickstream.dlq", pattern=TOPIC, description="records that are no events"
     )
-    catalog_topic: str = Field(
-        "catalog", pattern=r"^[\w.-]{1,200}$", description="items, by item_id"
+    catalog_topic: str = Field("catalog", pattern=TOPIC, description="items, by item_id")
+    rules_topic: str = Field("rules", pattern=TOPIC, description="merchandising rules, by rule id")
+    rules_audit_topic: str = Field(
+        "rules-audit", pattern=TOPIC, description="who changed which merchandising rule, when"
     )
-    rules_topic: str = Field(
-        "rules", pattern=r"^[\w.-]{1,200}$", description="merchandising rules, by rule id"
+    rules_audit_days: float = Field(
+        1_100.0, gt=0, le=36_500, description="days that changes of rules are kept"
     )
     rules_file: Path | None = Field(None, description="merchandising rules (docs/rules.md)")
-    users_topic: str = Field(
-        "users", pattern=r"^[\w.-]{1,200}$", description="customers, by user_id"
-    )
+    users_topic: str = Field("users", pattern=TOPIC, description="customers, by user_id")
     erasures_topic: str = Field(
-        "erasures", pattern=r"^[\w.-]{1,200}$", description="who was erased and when, by hash"
+        "erasures", pattern=TOPIC, description="who was erased and when, by hash"
     )
-    sales_topic: str = Field(
-        "sales", pattern=r"^[\w.-]{1,200}$", description="internal: units sold by item"
-    )
+    sales_topic: str = Field("sales", pattern=TOPIC, description="internal: units sold by item")
     inventory_topic: str = Field(
-        "inventory-alerts", pattern=r"^[\w.-]{1,200}$", description="low stock, replenishment"
+        "inventory-alerts", pattern=TOPIC, description="low stock, replenishment"
     )
-    support_topic: str = Field(
-        "support", pattern=r"^[\w.-]{1,200}$", description="messages to customer service"
-    )
+    support_topic: str = Field("support", pattern=TOPIC, description="messages to customer service")
     support_assist_topic: str = Field(
-        "support-assist", pattern=r"^[\w.-]{1,200}$", description="suggestions for who answers"
+        "support-assist", pattern=TOPIC, description="suggestions for who answers"
     )
     support_labels_topic: str = Field(
-        "support-labels", pattern=r"^[\w.-]{1,200}$", description="what messages were about"
+        "support-labels", pattern=TOPIC, description="what messages were about"
     )
     clickstream_partitions: int = Field(4, ge=1, le=10_000, description="of events and lists")
     cooccurrence_partitions: int = Field(4, ge=1, le=10_000, description="of item state")

@@ -120,6 +120,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     # Tombstones live as long as what was learned of an item, which could bring it back.
     gone = str(int(settings.item_ttl_days * DAY_MS))
     described = {"cleanup.policy": "compact", "delete.retention.ms": gone}
+    lasting = str(int(settings.rules_audit_days * DAY_MS))
+    audited = {"cleanup.policy": "delete", "retention.ms": lasting}
     return [
         TopicSpec(settings.clickstream_topic, users, copies, {"retention.ms": keep}, of_users),
         TopicSpec(settings.cooccurrence_topic, items, copies, kept, of_items),
@@ -134,6 +136,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(settings.catalog_topic, items, copies, described),
         TopicSpec(settings.users_topic, users, copies, described),
         TopicSpec(settings.rules_topic, 1, copies, described),
+        TopicSpec(settings.rules_audit_topic, 1, copies, audited),
     ]
 
 

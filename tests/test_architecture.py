@@ -107,7 +107,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "digests": ("composition core owning ports", "numpy"),
     "rehearsal": ("composition core errors hashing listing ports", "numpy"),
     "reasons": ("composition core errors hashing owning ports", "numpy"),
-    "rule_records": ("core errors", "msgspec"),
+    "rule_records": ("core errors ports", "msgspec orjson"),
     "ruling": (
         "catalog_wire core errors events ports rule_records settings",
         "numpy orjson",

@@ -108,10 +108,13 @@ async def item(worker: Worker, name: str) -> dict[str, Any] | None:
 async def rules(worker: Worker, name: str) -> dict[str, Any]:
     """What each merchandising rule does to the lists of a customer; nothing is written."""
     names, partition = _names(worker, name), _partition(worker, name)
-    lists, changes = await rehearse(worker.stages, worker.store, names, partition)
+    rules = worker.stages.merchandise.rules
+    lists, changes = await rehearse(
+        worker.stages, worker.store, names, partition, rules=rules, now=time.time()
+    )
     return {
         "id": name,
-        "rules": len(worker.stages.merchandise.rules),
+        "rules": len(rules),
         "lists": lists,
         "changes": [change._asdict() for change in changes],
     }

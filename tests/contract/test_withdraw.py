@@ -181,7 +181,7 @@ async def test_a_rehearsal_tells_what_each_rule_would_do_and_changes_nothing(sho
     await shop.stages.relate.assign(0)
     rules = (Rule("1", "exclude", items=("item-0",)), Rule("2", "pin", items=("item-29",)))
     shop.stages.merchandise.set_rules(rules)
-    lists, changes = await rehearse(shop.stages, shop.store, [customer], 0)
+    lists, changes = await rehearse(shop.stages, shop.store, [customer], 0, rules=rules, now=0.0)
     assert [(c.rule_id, c.action) for c in changes if c.list_name == "home"] == [
         ("1", "exclude"),
         ("2", "pin"),
@@ -192,7 +192,7 @@ async def test_a_rehearsal_tells_what_each_rule_would_do_and_changes_nothing(sho
     assert shop.stages.merchandise.rules == rules
     assert await shop.public.get(f"rec:{customer}") == live
     with pytest.raises(StreamAppError, match="no event was applied"):
-        await rehearse(shop.stages, shop.store, ["nobody"], 0)
+        await rehearse(shop.stages, shop.store, ["nobody"], 0, rules=rules, now=0.0)
 
 
 def test_lists_published_longest_ago_are_forgotten_first() -> None:

@@ -177,6 +177,7 @@ def test_a_wrong_rule_says_what_would_be_right(fields: dict[str, Any], cure: str
         ("[[rule]]\naction='pin'", "needs an id of its own"),
         ("[[rule]]\nid='a'\naction='pin'", "rule 'a': pin needs items"),
         ("nonsense", "STREAM_APP_RULES_FILE="),
+        ("rule=5", "tables that begin with"),
     ],
 )
 def test_a_wrong_rules_file_stops_the_start(tmp_path: Path, text: str, cure: str) -> None:
@@ -184,6 +185,39 @@ def test_a_wrong_rules_file_stops_the_start(tmp_path: Path, text: str, cure: str
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=cure):
         read_rules(path, STEPS)
+
+
+def test_a_change_is_logged_with_its_author_and_what_was_before_but_not_what_a_start_reads(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "stream_app.ruling")
+    filed = [Rule("r", "pin", items=("a",))]
+    ruling = Ruling(
+        Merchandise(Catalog(items_max=9)), load_settings({}), filed, STEPS, lambda _: None
+    )
+
+    def said(value: object, *headers: tuple[str, bytes], key: bytes = b"r") -> list[str]:
+        caplog.clear()
+        text = None if value is None else orjson.dumps(value)
+        batch = RawBatch("rules", 0, 1, range(1), [key], [text], [0], [headers])
+        assert ruling.apply(batch) == []
+        return [record.getMessage() for record in caplog.records]
+
+    assert said({"action": "exclude", "items": "a", "author": "anna"}) == []
+    ruling.loaded()
+    assert caplog.records[-1].getMessage() == "1 rules, 1 of them live"
+    assert said({"action": "exclude", "items": ["b"], "author": "anna"}, ("author", b"bert")) == [
+        'rule r: put by bert, was {"action":"exclude","items":["a"]},'
+        ' is {"action":"exclude","items":["b"]}'
+    ]
+    assert said(None, ("author", b"carl\n")) == [
+        'rule r: dropped by carl?, was {"action":"exclude","items":["b"]},'
+        ' is {"action":"pin","items":["a"]}'
+    ]
+    assert said({"action": "bury", "items": "c", "factor": 0.5, "ends": 9}, key=b"s") == [
+        "rule s: put by (nobody), was nothing,"
+        ' is {"action":"bury","items":["c"],"factor":0.5,"ends":9.0}'
+    ]
 
 
 def test_live_rules_stand_in_for_the_files_and_exclusions_take_effect_on_published_lists() -> None:
