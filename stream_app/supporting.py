@@ -125,12 +125,9 @@ class Judge:
     ) -> bytes:
         mood = None if self.sentiment is None else self.sentiment(message.text)
         told = intent if in_scope else ""
+        step = str(context.get("step", ""))
         level, because = urgency(
-            self.rules,
-            message.text,
-            sentiment=mood or 0.0,
-            intent=told,
-            step=str(context.get("step", "")),
+            self.rules, message.text, sentiment=mood or 0.0, intent=told, step=step
         )
         return orjson.dumps(
             {
@@ -143,7 +140,7 @@ class Judge:
                 "sentiment": None if mood is None else round(mood, 4),
                 "urgency": level,
                 "urgency_because": because,
-                "queue": queue(self.rules, told, in_scope=in_scope),
+                "queue": queue(self.rules, told, urgency=level, step=step),
                 "answers": [
                     {"id": a.entry.id, "answer": a.entry.answer, "score": round(a.score, 4)}
                     for a in answers

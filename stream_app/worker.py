@@ -21,6 +21,7 @@ from stream_app.broadcasts import Broadcasts
 from stream_app.composition import Stages, compose
 from stream_app.errors import StoreUnavailable
 from stream_app.following import Follower
+from stream_app.journeys import load_journey
 from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, Claim, Log, PublicKeys, RawBatch
 from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
@@ -245,7 +246,8 @@ class Worker:
         settings = self.settings
         if self.support is not None:
             log.info("learning to name support messages from %s", settings.support_train_file)
-            rules = read_rules(settings.support_rules_file)
+            steps = load_journey(settings.journey_file).names
+            rules = read_rules(settings.support_rules_file, steps)
             knowledge = read_knowledge(settings.support_knowledge_file)
             self.support.judge = Judge(fit_model(settings), rules, knowledge, vader())
 

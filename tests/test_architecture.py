@@ -141,7 +141,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy orjson",
     ),
     "worker": (
-        "errors ports settings broadcasts composition following pipeline retrying stocking"
+        "errors ports settings broadcasts composition following journeys pipeline retrying stocking"
         " supporting support_files timers adapters",
         "orjson",
     ),

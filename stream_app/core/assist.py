@@ -9,12 +9,33 @@ URGENCIES = ("low", "normal", "high")
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Which messages go to ``queue``: those that meet every condition; an empty one always holds.
+
+    ``intents`` of the model, ``urgencies`` of :data:`URGENCIES`, ``steps`` of the journey.
+    """
+
+    queue: str
+    intents: frozenset[str] = frozenset()
+    urgencies: frozenset[str] = frozenset()
+    steps: frozenset[str] = frozenset()
+
+    def takes(self, intent: str, urgency: str, step: str) -> bool:
+        """Whether a message goes here; ``intent`` is empty for one that is like none known."""
+        return (
+            (not self.intents or intent in self.intents)
+            and (not self.urgencies or urgency in self.urgencies)
+            and (not self.steps or step in self.steps)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class AssistRules:
     """What ``support.toml`` says. Shares of urgency add up, at most to 1."""
 
     default_queue: str
     out_of_scope_queue: str
-    queues: Mapping[str, str] = field(default_factory=dict)  # intent → queue
+    routes: Sequence[Route] = ()  # the first that takes a message
     words: frozenset[str] = frozenset()
     word: float = 0.4
     negative: float = 0.5
@@ -55,8 +76,18 @@ def urgency(
     return URGENCIES[level], because
 
 
-def queue(rules: AssistRules, intent: str, *, in_scope: bool) -> str:
-    """Who should see a message of ``intent``."""
-    if not in_scope:
-        return rules.out_of_scope_queue
-    return rules.queues.get(intent, rules.default_queue)
+def queue(rules: AssistRules, intent: str, *, urgency: str, step: str) -> str:
+    """Who should see a message; ``intent`` is empty for one that is like none known.
+
+    >>> fast = Route("fast", urgencies=frozenset({"high"}))
+    >>> routes = [fast, Route("pay", frozenset({"payment"}))]
+    >>> rules = AssistRules("general", "human", routes)
+    >>> [queue(rules, intent, urgency="low", step="") for intent in ("payment", "review", "")]
+    ['pay', 'general', 'human']
+    >>> queue(rules, "payment", urgency="high", step="cart")
+    'fast'
+    """
+    for route in rules.routes:
+        if route.takes(intent, urgency, step):
+            return route.queue
+    return rules.default_queue if intent else rules.out_of_scope_queue

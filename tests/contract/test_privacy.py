@@ -101,7 +101,7 @@ async def test_after_an_erasure_the_public_keys_are_gone_and_the_topic_has_a_tom
 async def asked(shop: Shop) -> None:
     """The customer has written to customer service, by id and by name."""
     model = SupportModel.fit(["my parcel", "my money"] * 2, ["track_order", "get_refund"] * 2)
-    judge = Judge(model, read_rules(None), None, lambda _: 0.0)
+    judge = Judge(model, read_rules(None, ()), None, lambda _: 0.0)
     stage = Support(SETTINGS, shop.state, shop.stores.public, shop.log, judge)
     await stage.assign(0)
     text = "where is my parcel? Ada Lovelace, ada-lovelace"

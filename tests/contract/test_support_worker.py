@@ -52,7 +52,7 @@ async def test_messages_their_dead_letters_and_their_calls_of_redis_are_measured
     worker = Worker(settings)
     assert worker.support is not None
     model = SupportModel.fit(["my parcel", "my money"] * 2, ["track_order", "get_refund"] * 2)
-    worker.support.judge = Judge(model, read_rules(None), None, None)
+    worker.support.judge = Judge(model, read_rules(None, ()), None, None)
     worker.metrics.registry.register(
         Standing(
             worker.metrics,
