@@ -22,6 +22,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ index .root.Values.settings (printf "%s_topic" .setting) | default .default }}
 {{- end }}
 
+{{/* The settings of the worker, as YAML: with Strimzi its topics are made after them too. */}}
+{{- define "stream-app.settings" -}}
+{{- $settings := deepCopy .Values.settings }}
+{{- if .Values.strimzi.enabled }}
+{{- $partitions := toString .Values.strimzi.partitions }}
+{{- $made := dict "clickstream_partitions" $partitions "cooccurrence_partitions" $partitions }}
+{{- $_ := set $made "replication_factor" (toString .Values.strimzi.replicas) }}
+{{- $settings = merge $settings $made }}
+{{- end }}
+{{- range $name, $value := $settings }}
+{{- if and (hasSuffix "_file" $name) (hasPrefix "/config/" $value) (not (hasKey $.Values.files (trimPrefix "/config/" $value))) }}
+{{- fail (printf "settings.%s is %s: put its content into files.%s" $name $value (trimPrefix "/config/" $value)) }}
+{{- end }}
+{{- end }}
+{{- toYaml $settings }}
+{{- end }}
+
 {{- define "stream-app.env" -}}
 - {name: STREAM_APP_KAFKA_URL, value: {{ .Values.kafka.url | quote }}}
 - {name: STREAM_APP_KAFKA_SECURITY_PROTOCOL, value: {{ .Values.kafka.securityProtocol | quote }}}
@@ -42,8 +59,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 - {name: STREAM_APP_WEB_HOST, value: 0.0.0.0}
 - {name: STREAM_APP_LOG_FORMAT, value: json}
-{{- range $name, $value := .Values.settings }}
+{{- if .Values.pseudonyms.secret }}
+- {name: STREAM_APP_PSEUDONYM_KEY_FILE, value: /secrets/pseudonyms/key}
+{{- end }}
+{{- range $name, $value := include "stream-app.settings" . | fromYaml }}
 - {name: {{ printf "STREAM_APP_%s" (upper $name) }}, value: {{ $value | quote }}}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -69,15 +92,31 @@ seccompProfile: {type: RuntimeDefault}
 {{- if .Values.console.secret }}
 - {name: console, mountPath: /secrets/console, readOnly: true}
 {{- end }}
+{{- if .Values.pseudonyms.secret }}
+- {name: pseudonyms, mountPath: /secrets/pseudonyms, readOnly: true}
+{{- end }}
+{{- if .Values.files }}
+- {name: files, mountPath: /config, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
+{{/* Takes the root, and the name of the ConfigMap of files. */}}
 {{- define "stream-app.volumes" -}}
 - {name: cache, emptyDir: {sizeLimit: 256Mi}}
 - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
-{{- range $name := list "kafka" "redis" "console" }}
-{{- with (index $.Values $name).secret }}
+{{- range $name := list "kafka" "redis" "console" "pseudonyms" }}
+{{- with (index $.root.Values $name).secret }}
 - name: {{ $name }}
   secret: {secretName: {{ . }}, defaultMode: 0440}
 {{- end }}
+{{- end }}
+{{- if .root.Values.files }}
+- {name: files, configMap: {name: {{ .files }}}}
+{{- end }}
+{{- with .root.Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
