@@ -1,4 +1,4 @@
-"""Compose file, chart and bill of materials are what Docker, Helm and scanners accept."""
+"""Chart and bill of materials are what Helm, Kubernetes and scanners accept."""
 
 import json
 import re
@@ -272,45 +272,6 @@ def test_wrong_values_fail_before_anything_is_installed(
     done = run(helm, "template", "x", str(CHART), "-f", "-", given=json.dumps(wrong))
     assert done.returncode != 0
     assert named in done.stderr
-
-
-def compose(path: Path) -> subprocess.CompletedProcess[str]:
-    """What Docker makes of the file, with every profile."""
-    profiles = ["--profile", "monitoring", "--profile", "tools"]
-    if shutil.which("docker") and run("docker", "compose", "version").returncode == 0:
-        return run("docker", "compose", "-f", str(path), *profiles, "config")
-    if shutil.which("docker-compose") is None:
-        pytest.skip("neither docker compose nor docker-compose is installed")
-    # Version 1 knows the same file but for its `name`.
-    old = path.with_name(".docker-compose.v1.yml")
-    lines = path.read_text().splitlines(keepends=True)
-    old.write_text("".join(line for line in lines if not line.startswith("name:")))
-    try:
-        return run("docker-compose", "-f", str(old), *profiles, "config")
-    finally:
-        old.unlink()
-
-
-def test_docker_accepts_the_compose_file() -> None:
-    done = compose(ROOT / "docker-compose.yml")
-    assert done.returncode == 0, done.stderr
-    services = yaml.safe_load(done.stdout)["services"]
-    core = {"kafka", "redis", "topics", "worker"}
-    assert set(services) == core | {"prometheus", "grafana", "faust", "redis-cli"}
-    assert {name for name, one in services.items() if not one.get("profiles")} == core
-    for one in services.values():
-        for port in one.get("ports", []):
-            at = port if isinstance(port, str) else port["host_ip"]
-            assert at.startswith("127.0.0.1"), f"open to the network: {port}"
-    settings = {k: v for k, v in services["worker"]["environment"].items()}
-    assert load_settings(settings).web_host == "0.0.0.0"
-
-
-def test_what_compose_mounts_is_there() -> None:
-    for service in yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values():
-        for volume in service.get("volumes", []):
-            if volume.startswith("."):
-                assert (ROOT / volume.partition(":")[0]).exists(), volume
 
 
 def test_the_bill_of_materials_is_complete_and_the_same_twice() -> None:

@@ -17,6 +17,9 @@ from tests.servers import Kafka
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHELL = re.compile(r"^```sh(?: runnable)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HERE_DOCUMENT = re.compile(r"<<END(.*?)\n.*?^END$", re.MULTILINE | re.DOTALL)
+NEWCOMER_COMMANDS_MAX = 10
 FENCE = re.compile(r"^```(sh|python) runnable\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OWN_SERVERS = {"quickstart.md"}  # begins with nothing but Kafka and Redis
 page_timeout_s = 400  # generous: only a hang fails on it
@@ -80,6 +83,19 @@ def test_snippets_run_against_a_running_worker(
 ) -> None:
     ours = {k: v for k, v in live.environment.items() if k.startswith("STREAM_APP_")}
     executed(script(page, live.bootstrap, live.redis_url), environment | ours, tmp_path)
+
+
+def test_a_newcomer_needs_ten_commands_from_clone_to_own_data_in_own_redis() -> None:
+    page = (ROOT / "docs" / "quickstart.md").read_text()
+    typed = HERE_DOCUMENT.sub(r"\1", "".join(SHELL.findall(page))).splitlines()
+    last = next(at for at, line in enumerate(typed) if "similar" in line)
+    path = [line.partition(" # ") for line in typed[: last + 1]]
+    assert path[0][0].startswith("git clone")
+    assert [int(note.partition(":")[0]) for _, _, note in path] == list(range(1, len(path) + 1))
+    assert len(path) <= NEWCOMER_COMMANDS_MAX
+    for command, _, _ in path:  # two on one line are two
+        waited = re.sub(r"^until (.*); do sleep 1; done", r"\1", command.strip())
+        assert not re.search(r"&&|\|\||;|\|", waited), command
 
 
 @pytest.mark.slow

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.operations.live import LiveShop, until
+from tests.operations.tools import missing
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 _WORDS = set(
@@ -167,8 +167,9 @@ def test_the_dashboard_is_the_one_its_table_makes() -> None:
     assert json.loads((MONITORING / "dashboard.json").read_text()) == module.dashboard()
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_accepts_rules_and_metrics(live: LiveShop, tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        missing("promtool is not installed")
     rules = tmp_path / "rules.yml"
     asked = [
         {"record": f"dashboard:panel_{k}", "expr": expression.replace("$__rate_interval", "1m")}
