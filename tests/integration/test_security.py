@@ -22,7 +22,7 @@ from redis.exceptions import NoPermissionError
 
 from stream_app.adapters.kafka import KafkaLog, Security
 from stream_app.adapters.partitioning import partition_of
-from stream_app.adapters.topics import ensure_topics
+from stream_app.adapters.topics import consume, ensure_topics
 from stream_app.embedded import ValkeyServer, free_port, valkey_server
 from stream_app.errors import ConfigurationError
 from stream_app.ports import ACCOUNTS_ID, USERS, Commit, PublicHash, Record
@@ -41,7 +41,16 @@ from tests.servers import ApacheKafka, KafkaUnavailable
 
 EVENTS, DEADLINE_S = 600, 300.0
 START_S = 300.0  # of a worker that has to compile its kernels first
-PASSWORDS = {name: f"secret-of-{name}" for name in ("worker", "shop", "reader", "operator")}
+PRINCIPALS = ("worker", "shop", "reader", "desk", "operator")
+PASSWORDS = {name: f"secret-of-{name}" for name in PRINCIPALS}
+LABELLED = "text,intent\n" + "".join(
+    f"{text},{intent}\n"
+    for intent, texts in {
+        "track": ("where is my order", "track my parcel", "when will it arrive"),
+        "refund": ("i want my money back", "refund this please", "return it for a refund"),
+    }.items()
+    for text in texts
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,19 +88,23 @@ def scram(user: str, one: Certificate) -> Security:
     return Security("SASL_SSL", "SCRAM-SHA-512", user, PASSWORDS[user], context)
 
 
-def variables(kafka: str, tls_port: int, home: Path, one: Certificate) -> dict[str, str]:
-    """What an operator sets for a worker; secrets are in files."""
-    (home / "kafka").write_text(PASSWORDS["worker"] + "\n")
-    (home / "redis").write_text("change-me-writer\n")
+def variables(
+    kafka: str, tls_port: int, home: Path, one: Certificate, *, principal: str, user: str
+) -> dict[str, str]:
+    """What an operator sets for a worker or a command; secrets are in files."""
+    (home / principal).write_text(PASSWORDS[principal] + "\n")
+    (home / f"redis-{user}").write_text(f"change-me-{user}\n")
+    (home / "messages.csv").write_text(LABELLED)
     return {
         "STREAM_APP_KAFKA_URL": f"kafka://{kafka}",
         "STREAM_APP_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
-        "STREAM_APP_KAFKA_USERNAME": "worker",
-        "STREAM_APP_KAFKA_PASSWORD_FILE": str(home / "kafka"),
+        "STREAM_APP_KAFKA_USERNAME": principal,
+        "STREAM_APP_KAFKA_PASSWORD_FILE": str(home / principal),
         "STREAM_APP_KAFKA_CA_FILE": str(one.ca),
-        "STREAM_APP_REDIS_URL": f"rediss://writer@localhost:{tls_port}/0",
-        "STREAM_APP_REDIS_PASSWORD_FILE": str(home / "redis"),
+        "STREAM_APP_REDIS_URL": f"rediss://{user}@localhost:{tls_port}/0",
+        "STREAM_APP_REDIS_PASSWORD_FILE": str(home / f"redis-{user}"),
         "STREAM_APP_REDIS_CA_FILE": str(one.ca),
+        "STREAM_APP_SUPPORT_TRAIN_FILE": str(home / "messages.csv"),
         "STREAM_APP_CLICKSTREAM_PARTITIONS": "2",
         "STREAM_APP_COOCCURRENCE_PARTITIONS": "2",
         "STREAM_APP_WEB_PORT": str(free_port()),
@@ -109,6 +122,31 @@ async def shop_events(settings: Settings, address: str, one: Certificate) -> Non
             await log.send(settings.clickstream_topic, partition, records)
         with pytest.raises(ConfigurationError, match="TopicAuthorizationFailed"):
             await log.send(settings.recommendations_topic, 0, [Record(b"a", b"b")])
+
+
+async def desk_asks(settings: Settings, address: str, one: Certificate) -> None:
+    """A message to customer service by a principal that may send these, and no events."""
+    message = orjson.dumps({"message_id": "m1", "user_id": "ann", "text": "where is my order"})
+    async with KafkaLog([address], security=scram("desk", one)) as log:
+        await log.send(settings.support_topic, 0, [Record(b"ann", message)])
+        await log.send(
+            settings.support_labels_topic, 0, [Record(b"1", b'{"text":"t","intent":"i"}')]
+        )
+        with pytest.raises(ConfigurationError, match="TopicAuthorizationFailed"):
+            await log.send(settings.clickstream_topic, 0, [Record(b"a", b"b")])
+
+
+async def desk_is_told(settings: Settings, address: str, one: Certificate) -> None:
+    deadline = asyncio.get_running_loop().time() + DEADLINE_S
+    while True:
+        said = consume(
+            settings.support_assist_topic, brokers=[address], security=scram("desk", one)
+        )
+        if answers := [orjson.loads(record.value or b"") async for record in said]:
+            assert [answer["intent"] for answer in answers] == ["track"]
+            return
+        assert asyncio.get_running_loop().time() < deadline, "no answer to the desk"
+        await asyncio.sleep(0.2)
 
 
 async def until_applied(settings: Settings, log_path: Path) -> None:
@@ -131,6 +169,22 @@ def _tail(log_path: Path) -> str:
     return said[said.find("Traceback") :][:3_000] * ("Traceback" in said) + said[-3_000:]
 
 
+def aggregates(environment: dict[str, str], home: Path) -> None:
+    """Publish counts, as the operator does; pages may read them."""
+    (home / "aggregates").write_text("0123456789abcdef" * 4)
+    command = "aggregates --epsilon 1 --secret-file".split()
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_APP_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "faust", "-A", "stream_app.app", *command, str(home / "aggregates")],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert orjson.loads(done.stdout)["records"] >= EVENTS
+
+
 def started_worker(environment: dict[str, str], log_path: Path) -> subprocess.Popen[bytes]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_APP_")}
     with log_path.open("wb") as log:
@@ -149,16 +203,23 @@ async def test_a_worker_with_least_rights_and_tls_everywhere_serves(
 ) -> None:
     kafka, secure = broker
     async with tls_before(guarded.port, one) as tls_port:
-        given = variables(secure, tls_port, tmp_path, one)
+        where = (secure, tls_port, tmp_path, one)
+        given = variables(*where, principal="worker", user="writer")
+        operator = variables(*where, principal="operator", user="operator")
         settings = load_settings(given)
-        await ensure_topics(topic_specs(settings), brokers=[kafka.bootstrap])
         await grant(kafka)
+        await ensure_topics(
+            topic_specs(settings), brokers=[secure], security=scram("operator", one)
+        )
         await shop_events(settings, secure, one)
+        await desk_asks(settings, secure, one)
         log_path = tmp_path / "worker.log"
         worker = started_worker(given, log_path)
         try:
             await until_applied(settings, log_path)
             await asyncio.to_thread(only_health_is_shown, settings.web_port)
+            await desk_is_told(settings, secure, one)
+            await asyncio.to_thread(aggregates, operator, tmp_path)
         finally:
             worker.send_signal(signal.SIGTERM)
             code = await asyncio.to_thread(worker.wait, DEADLINE_S)
@@ -213,9 +274,12 @@ def the_reader_reads_lists_and_nothing_else(server: ValkeyServer) -> None:
     ):
         name = a_customer(server)
         assert page.hget(f"rec:{name}", "home")
+        assert page.get("aggregates:latest")
         for forbidden in (
             lambda: page.get("sa1:{u0}:accounts"),
             lambda: page.hset(f"rec:{name}", "home", "[]"),
+            lambda: page.set("aggregates:latest", "{}"),
+            lambda: us.get("segment:1"),
             lambda: page.keys("*"),
             us.flushall,
             lambda: us.get("somebody else's"),
