@@ -1,8 +1,12 @@
 """README and docs say what is true: the settings table and the links."""
 
 import re
+import tomllib
 from pathlib import Path
 
+from stream_app.codec import OUTBOX_SCHEMA
+from stream_app.core.state import PARTITION_SCHEMA, USER_SCHEMA
+from stream_app.core.tables import ITEM_SCHEMA
 from stream_app.reference import with_table
 
 ROOT = Path(__file__).parent.parent
@@ -14,7 +18,7 @@ def test_the_settings_table_is_that_of_the_code() -> None:
 
 
 def test_no_link_in_the_documentation_is_dead() -> None:
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
     dead = [
         f"{page.name}: {target}"
         for page in pages
@@ -22,3 +26,19 @@ def test_no_link_in_the_documentation_is_dead() -> None:
         if "://" not in target and not (page.parent / target).exists()
     ]
     assert not dead, dead
+
+
+def test_the_changelog_begins_with_this_version_and_its_schemas() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    chart = (ROOT / "deploy" / "helm" / "stream-app" / "Chart.yaml").read_text()
+    found = re.search(r"^## (\S+)", text, re.MULTILINE)
+    assert found and found[1] == project["version"]
+    assert f"appVersion: {found[1]}\n" in chart
+    rows = re.findall(r"^\| ([a-z ]+) \| (\d+) \|", text, re.MULTILINE)
+    assert {name: int(number) for name, number in rows} == {
+        "customers": USER_SCHEMA,
+        "their partitions": PARTITION_SCHEMA,
+        "items": ITEM_SCHEMA,
+        "outboxes": OUTBOX_SCHEMA,
+    }
