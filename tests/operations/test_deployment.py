@@ -39,6 +39,7 @@ FULL: dict[str, Any] = {
         "clickstream_topic": "shop.events",
         "clickstream_retention_days": "30.5",
         "item_ttl_days": "100",
+        "rules_audit_days": "400",
         "rules_file": "/config/rules.toml",
         "support_train_file": "/labelled/messages.csv",
     },
