@@ -65,7 +65,12 @@ class Loader:
         users = decode_users(who.ids, blobs)
         context = np.concatenate((own_items(users, self._journey.lists), events.events["item"]))
         asked = sessions_to_ask_for(
-            events, who.rows, users, group.homes, partitions=self._partitions
+            events,
+            who.rows,
+            users,
+            group.homes,
+            partitions=self._partitions,
+            gap_s=self._items.tables.model.session_gap_s,
         )
         reading = retrying(lambda: self._items.load(context), "reading items")
         clicks: list[list[Click]] = [[] for _ in own]

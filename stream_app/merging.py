@@ -43,14 +43,17 @@ def sessions_to_ask_for(
     homes: NDArray[np.int64],
     *,
     partitions: int,
+    gap_s: float,
 ) -> list[Session]:
     """Sessions that are new to known customers, ``users[rows]`` before the batch.
 
-    ``homes (n,)`` tells events of several partitions apart, each of which asks for itself.
+    ``homes (n,)`` tells events of several partitions apart, each of which asks for itself. A
+    device's id is that of a new session after a pause of more than ``gap_s``.
     """
     ev = events.events
     known = (ev["anonymous"] == 0) & (ev["session"] != 0) & (ev["kind"] < KIND[INTERNAL[0]])
     fresh = users["session"][rows] != ev["session"]
+    fresh |= (ev["device"] != 0) & (ev["ts"] - users["last_ts"][rows] > gap_s)
     at = np.flatnonzero(known & (fresh | (users["session_events"][rows] == LOOKED_AGAIN)))
     if not len(at):
         return []

@@ -6,7 +6,15 @@ import numpy as np
 
 from stream_app.core.bounded import drop_at, index_of
 from stream_app.core.jit import kernel, signed
-from stream_app.core.model import BOUGHT_MAX, CART_MAX, KIND, QUERY_MAX, RING_MAX, VECTOR_MAX
+from stream_app.core.model import (
+    BOUGHT_MAX,
+    CART_MAX,
+    DEVICE,
+    KIND,
+    QUERY_MAX,
+    RING_MAX,
+    VECTOR_MAX,
+)
 
 _ADD, _REMOVE = KIND["add_to_cart"], KIND["remove_from_cart"]
 _PURCHASE, _REFUND, _SEARCH = KIND["purchase"], KIND["refund"], KIND["search"]
@@ -141,4 +149,4 @@ def note_event(user: Row, event: Row) -> None:
     user.last_ts = max(user.last_ts, event.ts)
     user.events += 1
     user.offset = event.offset
-    user.anonymous = event.anonymous
+    user.anonymous = DEVICE if event.anonymous > 0 and event.device > 0 else event.anonymous

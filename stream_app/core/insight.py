@@ -61,11 +61,17 @@ def new_desk() -> Desk:
 
 @kernel
 def starts_session(user: Row, event: Row, model: Model) -> bool:
-    """A new session: another session id, or without ids a pause; also the very first event."""
+    """A new session: another session id, or a pause where ids do not tell; the very first event.
+
+    They do not without an id, nor where it is a device's: the same one visit after visit.
+    """
     if user.events == 0:
         return True
     if user.session != 0 and event.session != 0:
-        return bool(user.session != event.session)
+        if user.session != event.session:
+            return True
+        if event.device == 0:
+            return False
     return bool(event.ts - user.last_ts > model.session_gap_s)
 
 

@@ -69,7 +69,7 @@ def _believed(
             apply_timeout(user, plan.timeouts[next_row], due)
             reconsider(user, mind, event, policy, desk)
             return APPLIED, next_row
-    if event.kind == _LINK and user.anonymous == 1:
+    if event.kind == _LINK and user.anonymous > 0:
         exchange.handed[exchange.n[0]] = users[row]
         exchange.n[0] += 1
         users[row] = blank[0]

@@ -23,6 +23,7 @@ EVENT = np.dtype(
         ("query", "u4", (QUERY_MAX,)),  # hashes of the words of a search, 0 after the last
         ("kind", "u1"),
         ("anonymous", "u1"),
+        ("device", "u1"),  # 1: the session id is a device's, see starts_session
         ("list", "u1"),  # number + 1 of the list of ours that the event is about, 0 = none
         ("source", "u1"),  # number + 1 of the source that had put the item there, 0 = not told
         ("refused", "u1"),  # by policy: counted, nothing else

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stream_app.core.bounded import index_of
 from stream_app.core.customer import Row, add_to_vector, decay_vector
 from stream_app.core.jit import allocating, copy_into, kernel, signed
-from stream_app.core.model import RING_MAX, Model
+from stream_app.core.model import DEVICE, RING_MAX, Model
 
 
 @allocating
@@ -86,9 +86,18 @@ def _merge_bought(user: Row, other: Row) -> None:
 
 
 @kernel
+def _same_session(user: Row, other: Row, gap_s: float) -> bool:
+    """Whether both were in one session; a device's id is that of many, with pauses between."""
+    if user.session == 0 or user.session != other.session:
+        return False
+    apart_s = max(user.session_start - other.last_ts, other.session_start - user.last_ts)
+    return bool(other.anonymous != DEVICE or apart_s <= gap_s)
+
+
+@kernel
 def merge_customers(user: Row, other: Row, model: Model) -> None:
     """Add the anonymous ``other`` to ``user``, in place."""
-    same = user.session != 0 and user.session == other.session
+    same = _same_session(user, other, model.session_gap_s)
     later = other.last_ts > user.last_ts
     waiting = other.cart_n > 0 and user.cart_n == 0 and user.purchase_ts < other.last_ts
     if later or waiting:

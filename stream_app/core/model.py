@@ -55,6 +55,8 @@ KIND_WEIGHTS = np.array(
     ]
 )
 
+DEVICE = 2  # an anonymous customer whose session id is a device's; of any other session it is 1
+
 PREVIOUS_MAX = 3  # an event forms pairs with this many events before it
 CONTEXT_MAX = 6  # distinct recent items that candidates are drawn from
 RING_MAX = 16  # recent item events kept per customer

@@ -105,6 +105,7 @@ class Customers:
         query: Sequence[int],
         kind_number: int,
         anonymous: int,
+        device: int,
         _list: int,
         _source: int,
         refused: int,
@@ -130,7 +131,7 @@ class Customers:
             self.rejected += 1
             return
         weight = _WEIGHTS[kind]
-        self._session(who, ts, session)
+        self._session(who, ts, session, lasting=bool(device))
         fade(who, ts, self.model)
         session_items = [visit.item for visit in who.visits[len(who.visits) - who.in_session :]]
         keep_books(who, kind, item, value, ts)
@@ -154,7 +155,7 @@ class Customers:
         )
         who.last_ts = max(who.last_ts, ts)
         who.events += 1
-        who.offset, who.anonymous = offset, anonymous
+        who.offset, who.anonymous = offset, 2 if anonymous and device else anonymous
         self.applied += 1
 
     def _too_fast(self, who: Customer, ts: float) -> bool:
@@ -215,10 +216,11 @@ class Customers:
                 due.append((anchor + after_s, row, to))
         return min(due)[::2] if due else (math.inf, STAY)
 
-    def _session(self, who: Customer, ts: float, session: int) -> None:
-        pause = ts - who.last_ts
+    def _session(self, who: Customer, ts: float, session: int, *, lasting: bool) -> None:
+        paused = ts - who.last_ts > self.model.session_gap_s
         both_named = bool(who.session and session)
-        changed = who.session != session if both_named else pause > self.model.session_gap_s
+        changed = who.session != session if both_named else paused
+        changed = changed or (lasting and paused)
         for _ in range(PASSED_MAX if who.events else 0):
             due, to = self._next_timeout(who)
             if due >= ts:

@@ -207,6 +207,10 @@ def customer_of(blob: bytes) -> Customer:
 def merge(who: Customer, other: Customer, model: Model) -> None:
     """Add what an anonymous session did to the customer who turned out to have been there."""
     same = who.session != 0 and who.session == other.session
+    if other.anonymous == 2:  # of a device: the same session only without a pause between
+        gap_s = model.session_gap_s
+        same = same and who.session_start - other.last_ts <= gap_s
+        same = same and other.session_start - who.last_ts <= gap_s
     later = other.last_ts > who.last_ts
     if later or (other.cart and not who.cart and who.purchase_ts < other.last_ts):
         who.step, who.previous_step = other.step, other.previous_step

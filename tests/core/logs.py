@@ -48,6 +48,7 @@ def logs(draw: st.DrawFn, *, size_max: int = 60) -> NDArray[np.void]:
             words = draw(st.lists(st.integers(1, 9), max_size=3))
             event["query"][: len(words)] = words
         event["anonymous"] = draw(st.booleans())
+        event["device"] = draw(st.booleans())
     return events
 
 
