@@ -16,13 +16,13 @@ from stream_app.core.raw import zeroed
 from stream_app.core.scoring import SOURCES
 from stream_app.errors import EventRejected
 from stream_app.formats import Formats
-from stream_app.formats.common import decoder, parse_reason
+from stream_app.formats.common import checked, decoder
 from stream_app.hashing import given_name, public_name, short_hash, stable_hash
 from stream_app.ports import RawBatch
 from stream_app.pseudonyms import load_pseudonyms
 from stream_app.searches import Searches
 from stream_app.settings import Settings
-from stream_app.wire import Event
+from stream_app.wire import DeviceEvent, Event
 from stream_app.wire_columns import (
     Column,
     absent,
@@ -167,6 +167,8 @@ class EventDecoder:
         if suspects or foreign or self._pseudonyms is not None:
             columns = columns_of(parsed)
         found = self._batch(parsed, columns, batch, rows, rejects, ignored)
+        if foreign:
+            found.events["device"] = [type(event) is DeviceEvent for event in parsed]
         return found._replace(aliases=aliases, rows=rows)
 
     def _suspects(
@@ -218,16 +220,11 @@ class EventDecoder:
         rows: list[int] = []
         rejects: list[Reject] = []
         for row, value in enumerate(values):
-            if not value:
-                rejects.append(Reject(row, "empty", REASONS["empty"]))
-            elif len(value) > self._bytes_max:
-                rejects.append(Reject(row, "oversize", f"{len(value)} bytes"))
-            else:
-                try:
-                    parsed.append(_decode(value))
-                    rows.append(row)
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-                    rejects.append(Reject(row, parse_reason(value, exc), str(exc)[:200]))
+            try:
+                parsed.append(checked(_decode, self._sized(value)))
+                rows.append(row)
+            except EventRejected as exc:
+                rejects.append(Reject(row, exc.reason, exc.detail[:200]))
         return parsed, rows, rejects
 
     def _parse_foreign(self, batch: RawBatch) -> tuple[list[Event], list[int], list[Reject], int]:
@@ -237,14 +234,8 @@ class EventDecoder:
         rejects: list[Reject] = []
         ignored = 0
         for row, (value, headers) in enumerate(zip(batch.values, batch.headers, strict=True)):
-            if not value:
-                rejects.append(Reject(row, "empty", REASONS["empty"]))
-                continue
-            if len(value) > self._bytes_max:
-                rejects.append(Reject(row, "oversize", f"{len(value)} bytes"))
-                continue
             try:
-                found = self.formats.events(value, headers)
+                found = self.formats.events(self._sized(value), headers, batch.timestamps_ms[row])
             except EventRejected as exc:
                 rejects.append(Reject(row, exc.reason, exc.detail[:200]))
                 continue
@@ -252,6 +243,13 @@ class EventDecoder:
             rows += [row] * len(found)
             ignored += not found
         return parsed, rows, rejects, ignored
+
+    def _sized(self, value: bytes | None) -> bytes:
+        if not value:
+            raise EventRejected("empty", REASONS["empty"])
+        if len(value) > self._bytes_max:
+            raise EventRejected("oversize", f"{len(value)} bytes")
+        return value
 
     def _problem(self, event: Event, record_ms: int) -> tuple[str, str] | None:
         """Why the parsed record is no event; ``None`` when it is one."""

@@ -23,3 +23,10 @@ class Event(msgspec.Struct):
     list_source: str | None = None  # that had put the item there, as its reason says
     position: int | None = None
     sa_data: str | None = None  # of internal records
+
+
+class DeviceEvent(Event):
+    """An event whose ``session_id`` is a device's, or a browser's: the same visit after visit.
+
+    Other systems tell people apart by it before they are known. Pauses end its sessions.
+    """

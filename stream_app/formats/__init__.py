@@ -29,7 +29,9 @@ READERS: dict[str, Callable[[bytes], list[Event]]] = {
     "snowplow": snowplow_events,
     "retailrocket": retailrocket_events,
 }
-NAMES_MAX = 1_000
+NAMES_MAX = 100  # of ignored events; what comes beyond them is counted together
+NAME_CHARS_MAX = 100
+OTHER = "other"
 _TELLING = frozenset((FORMAT_HEADER, "ce_specversion", "content-type"))
 
 
@@ -45,7 +47,7 @@ _decode_own = decoder(Event)
 
 
 class Formats:
-    """Reads records of any format; ``ignored`` counts events that mean nothing to us, by name."""
+    """Reads records of any format; ``ignored`` counts those that mean nothing to us, by name."""
 
     def __init__(self, default: str) -> None:
         self.ignored: Counter[str] = Counter()
@@ -57,22 +59,23 @@ class Formats:
             return True
         return any(name.lower() in _TELLING for some in headers if some for name, _ in some)
 
-    def events(self, value: bytes, headers: Headers) -> list[Event]:
+    def events(self, value: bytes, headers: Headers, record_ms: int = -1) -> list[Event]:
         """Events of one record, none when it means nothing to us.
 
-        Raises :class:`~stream_app.errors.EventRejected` for a record that its format forbids.
+        Events that name no time, as other formats may, have the record's: ``record_ms``, unless
+        it has none either (-1). Our own name theirs. Raises
+        :class:`~stream_app.errors.EventRejected` for a record that its format forbids.
         """
         try:
-            return self._events(value, {name.lower(): said for name, said in headers})
+            return self._events(value, {name.lower(): said for name, said in headers}, record_ms)
         except Ignored as exc:
-            name = str(exc)[:100]
-            if len(self.ignored) < NAMES_MAX or name in self.ignored:
-                self.ignored[name] += 1
-            else:
-                self.ignored["(others)"] += 1
+            name = str(exc)[:NAME_CHARS_MAX]
+            if name not in self.ignored and len(self.ignored) >= NAMES_MAX:
+                name = OTHER
+            self.ignored[name] += 1
             return []
 
-    def _events(self, value: bytes, headers: dict[str, bytes]) -> list[Event]:
+    def _events(self, value: bytes, headers: dict[str, bytes], record_ms: int) -> list[Event]:
         asked = headers.get(FORMAT_HEADER, b"").decode("utf-8", "replace")
         name = asked or self._default
         if name not in READERS and name != OWN:
@@ -80,12 +83,18 @@ class Formats:
             raise EventRejected("wrong_type", f"{FORMAT_HEADER}: {name[:50]!r} is none of {known}")
         reader = READERS.get(name)
         if "ce_specversion" in headers:
-            return binary_events(value, headers, reader)
-        if headers.get("content-type", b"").lower().startswith(STRUCTURED):
-            return structured_events(value, reader)
-        if reader is None or (not asked and _looks_own(value)):
+            found = binary_events(value, headers, reader)
+        elif headers.get("content-type", b"").lower().startswith(STRUCTURED):
+            found = structured_events(value, reader)
+        elif reader is None or (not asked and _looks_own(value)):
             return [checked(_decode_own, value)]
-        return reader(value)
+        else:
+            found = reader(value)
+        # The record's time is in the log: a replay gives the same.
+        for event in found:
+            if event.ts is None and record_ms > 0:
+                event.ts = record_ms / 1000.0
+        return found
 
 
 def _looks_own(value: bytes) -> bool:

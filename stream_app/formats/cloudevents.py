@@ -49,8 +49,15 @@ class Data(Event):
     items: list[Product] | None = None
 
 
+class Named(msgspec.Struct):
+    """Data of any event: what tells whether it is one of ours."""
+
+    event: object = None
+
+
 _decode_envelope = decoder(Envelope)
 _decode_data = decoder(Data)
+_decode_named = decoder(Named)
 
 Inner = Callable[[bytes], list[Event]]
 
@@ -105,12 +112,12 @@ def _own(type_: str, data: bytes) -> list[Event]:
     >>> _own("com.shop.add_to_cart.v1", b'{"item_id":7}')[0].event
     'add_to_cart'
     """
-    said = checked(_decode_data, data or b"{}")
     parts = reversed(type_.replace("/", ".").replace("-", "_").lower().split("."))
-    named = said.event or next((part for part in parts if part in OWN_NAMES), None)
-    if named is None:
+    named = next((part for part in parts if part in OWN_NAMES), None)
+    if named is None and not _names_an_event(data):
         raise Ignored(type_)
-    kind = kind_of(OWN_NAMES, named)
+    said = checked(_decode_data, data or b"{}")
+    kind = kind_of(OWN_NAMES, said.event or named)
     common: dict[str, Any] = {name: getattr(said, name) for name in Event.__struct_fields__}
     common |= {"event": kind, "sa_data": None}
     if not said.items:
@@ -127,6 +134,16 @@ def _own(type_: str, data: bytes) -> list[Event]:
         )
         for product in said.items
     ]
+
+
+def _names_an_event(data: bytes) -> bool:
+    """Whether ``data`` has an ``event``; of an event that is none of ours it may be anything."""
+    try:
+        return bool(checked(_decode_named, data or b"{}").event)
+    except EventRejected as exc:
+        if exc.reason != "wrong_type":
+            raise
+        return False  # JSON, but no object
 
 
 def _short(identity: str) -> str:

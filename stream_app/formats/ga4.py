@@ -8,8 +8,8 @@ developers.google.com/analytics/devguides/collection/ga4/ecommerce.
 import msgspec
 
 from stream_app.errors import EventRejected
-from stream_app.formats.common import Identity, Ignored, checked, decoder, first, kind_of
-from stream_app.wire import Event
+from stream_app.formats.common import Identity, Ignored, checked, decoder, first, given, kind_of
+from stream_app.wire import DeviceEvent, Event
 
 GA4_NAMES = {
     "view_item_list": "impression",
@@ -21,6 +21,8 @@ GA4_NAMES = {
     "remove_from_cart": "remove_from_cart",
     "add_to_wishlist": "wishlist",
     "begin_checkout": "begin_checkout",
+    "add_shipping_info": "begin_checkout",
+    "add_payment_info": "begin_checkout",
     "purchase": "purchase",
     "refund": "refund",
     "share": "share",
@@ -77,8 +79,8 @@ class Params(msgspec.Struct):
     items: list[Item] | None = None
     transaction_id: Identity = None
     value: float | None = None
-    session_id: Identity = None
     search_term: str | None = None
+    item_id: Identity = None  # of what is shared; other events have items
     item_list_id: Identity = None
     item_list_name: str | None = None
     timestamp_micros: int | None = None
@@ -88,7 +90,7 @@ class PayloadEvent(msgspec.Struct):
     """An entry of ``events``."""
 
     name: str | None = None
-    params: Params | None = None
+    params: msgspec.Raw = msgspec.Raw(b"{}")  # of what is ignored they may be anything
     timestamp_micros: int | None = None
 
 
@@ -109,6 +111,7 @@ class Record(msgspec.Struct):
     events: list[PayloadEvent] | None = None
 
 
+_decode_params = decoder(Params, strict=False)
 _decode = decoder(Record, strict=False)  # the export writes 64-bit numbers as text
 
 
@@ -133,10 +136,10 @@ def ga4_events(value: bytes) -> list[Event]:
 
 def _of_row(record: Record) -> list[Event]:
     kind = kind_of(GA4_NAMES, record.event_name)
-    given = {p.key: p.value for p in record.event_params or () if p.value is not None}
+    said = {p.key: p.value for p in record.event_params or () if p.value is not None}
 
     def text(key: str) -> Identity:
-        value = given.get(key)
+        value = said.get(key)
         return None if value is None else first(value.string_value, value.int_value)
 
     shop = record.ecommerce or Ecommerce()
@@ -144,8 +147,8 @@ def _of_row(record: Record) -> list[Event]:
         items=record.items,
         transaction_id=first(shop.transaction_id, text("transaction_id")),
         value=shop.refund_value if kind == "refund" else shop.purchase_revenue,
-        session_id=text("ga_session_id"),
         search_term=_string(text("search_term")),
+        item_id=text("item_id"),
         item_list_id=text("item_list_id"),
         item_list_name=_string(text("item_list_name")),
     )
@@ -155,15 +158,15 @@ def _of_row(record: Record) -> list[Event]:
     # A row has no id: who sent it when, and its place in the batch, tell it from others.
     who = first(device, record.user_id)
     identity = None if when is None else f"{who}.{when}.{index}.{record.event_name}"
-    return _events(kind, params, first(record.user_id, device), device, when, identity)
+    return _events(kind, params, first(record.user_id), first(device), when, identity)
 
 
 def _of_payload(record: Record, event: PayloadEvent) -> list[Event]:
     kind = kind_of(GA4_NAMES, event.name)
-    params = event.params or Params()
+    params = checked(_decode_params, given(event.params))
     device = first(record.client_id, record.app_instance_id)
     when = event.timestamp_micros or params.timestamp_micros or record.timestamp_micros
-    return _events(kind, params, first(record.user_id, device), device, when, None)
+    return _events(kind, params, first(record.user_id), device, when, None)
 
 
 def _events(
@@ -174,21 +177,19 @@ def _events(
     micros: int | None,
     identity: str | None,
 ) -> list[Event]:
-    session = first(params.session_id)
-    if session is not None:  # counted by device: alone it is nobody's in particular
-        session = f"{user if device is None else device}.{session}"
     order = _set(params.transaction_id)
     if kind == "purchase" and order is not None:
         identity = f"{kind}.{order}"  # an order counts once, however often it is sent
     items = params.items or []
     if kind in _OF_THE_SESSION or not items:
-        items = [Item(price=params.value if kind == "refund" else None)]
+        shared = params.item_id if kind == "share" else None
+        items = [Item(item_id=shared, price=params.value if kind == "refund" else None)]
     return [
-        Event(
+        DeviceEvent(
             event=kind,
             ts=None if micros is None else micros / 1e6,
             user_id=user,
-            session_id=session,
+            session_id=device,
             item_id=_set(first(_set(item.item_id), item.item_name)),
             event_id=identity,
             category=_category(item),

@@ -13,10 +13,11 @@ from stream_app.formats.common import (
     checked,
     decoder,
     first,
+    given,
     kind_of,
     seconds,
 )
-from stream_app.wire import Event
+from stream_app.wire import DeviceEvent, Event
 
 SEGMENT_NAMES = {
     "Products Searched": "search",
@@ -29,10 +30,14 @@ SEGMENT_NAMES = {
     "Wishlist Product Added to Cart": "add_to_cart",
     "Product Added to Wishlist": "wishlist",
     "Checkout Started": "begin_checkout",
+    "Checkout Step Viewed": "begin_checkout",
+    "Checkout Step Completed": "begin_checkout",
+    "Payment Info Entered": "begin_checkout",
     "Order Completed": "purchase",
     "Order Refunded": "refund",
     "Order Cancelled": "refund",
     "Product Shared": "share",
+    "Cart Shared": "share",
     "Product Reviewed": "review",
 }
 _OF_THE_SESSION = frozenset(("search", "begin_checkout"))
@@ -62,28 +67,22 @@ class Properties(Product):
     revenue: float | None = None
 
 
-class Context(msgspec.Struct):
-    """What is read of ``context``; RudderStack's SDKs put the session there."""
-
-    sessionId: Identity = None  # noqa: N815 - as it is on the wire
-
-
 class Call(msgspec.Struct):
     """One call as sources deliver it."""
 
     type: str | None = None
     event: str | None = None
-    userId: Identity = None  # noqa: N815
+    userId: Identity = None  # noqa: N815 - as it is on the wire
     anonymousId: Identity = None  # noqa: N815
     messageId: Identity = None  # noqa: N815
     timestamp: str | None = None
     originalTimestamp: str | None = None  # noqa: N815
-    properties: Properties | None = None
-    context: Context | None = None
+    properties: msgspec.Raw = msgspec.Raw(b"{}")  # of what is ignored they may be anything
     batch: list["Call"] | None = None
 
 
 _decode = decoder(Call, strict=False)
+_decode_properties = decoder(Properties, strict=False)
 
 
 def segment_events(value: bytes) -> list[Event]:
@@ -109,11 +108,7 @@ def _events(call: Call) -> list[Event]:
     if call.type not in (None, "track"):
         raise Ignored(call.type)
     kind = kind_of(SEGMENT_NAMES, call.event)
-    said = call.properties or Properties()
-    user = first(call.userId, call.anonymousId)
-    session = None if call.context is None else first(call.context.sessionId)
-    if session is not None:
-        session = f"{first(call.anonymousId, call.userId)}.{session}"
+    said = checked(_decode_properties, given(call.properties))
     identity = first(call.messageId)
     if kind == "purchase" and said.order_id not in (None, ""):
         identity = f"{kind}.{said.order_id}"  # an order counts once, however often it is sent
@@ -125,11 +120,11 @@ def _events(call: Call) -> list[Event]:
     elif not products:
         products = [said]
     return [
-        Event(
+        DeviceEvent(
             event=kind,
-            ts=seconds(first(call.timestamp, call.originalTimestamp)),
-            user_id=user,
-            session_id=session,
+            ts=seconds(call.timestamp or call.originalTimestamp),
+            user_id=first(call.userId),
+            session_id=first(call.anonymousId),
             item_id=first(product.product_id, product.sku),
             event_id=identity,
             category=product.category,

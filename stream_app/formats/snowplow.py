@@ -11,7 +11,7 @@ import orjson
 
 from stream_app.errors import EventRejected
 from stream_app.formats.common import Identity, Ignored, checked, decoder, first, kind_of, seconds
-from stream_app.wire import Event
+from stream_app.wire import DeviceEvent, Event
 
 SNOWPLOW_NAMES = {
     "list_view": "impression",
@@ -38,7 +38,6 @@ _TSV = {
     "network_userid": 17,
     "contexts": 52,
     "unstruct_event": 58,
-    "domain_sessionid": 123,
     "derived_tstamp": 124,
     "event_name": 126,
 }
@@ -68,6 +67,13 @@ class Order(msgspec.Struct):
     refund_amount: float | None = None
 
 
+class User(msgspec.Struct):
+    """Entity ``user``: who is logged in, or an id of the shop's for a guest."""
+
+    id: Identity = None
+    is_guest: bool | None = None
+
+
 class Enriched(
     msgspec.Struct,
     rename={
@@ -75,6 +81,7 @@ class Enriched(
         "products": f"{_ENTITY}product_1",
         "transactions": f"{_ENTITY}transaction_1",
         "refunds": f"{_ENTITY}refund_1",
+        "users": f"{_ENTITY}user_1",
     },
 ):
     """An enriched event as the SDKs' JSON, as far as it is read."""
@@ -85,13 +92,13 @@ class Enriched(
     user_id: Identity = None
     domain_userid: Identity = None
     network_userid: Identity = None
-    domain_sessionid: Identity = None
     collector_tstamp: str | None = None
     derived_tstamp: str | None = None
     action: Action | None = None
     products: list[Product] | None = None
     transactions: list[Order] | None = None
     refunds: list[Order] | None = None
+    users: list[User] | None = None
 
 
 _decode = decoder(Enriched, strict=False)
@@ -105,7 +112,6 @@ def snowplow_events(value: bytes) -> list[Event]:
     if enriched.action is None:
         raise Ignored(enriched.event_name or enriched.event or "(no event_name)")
     kind = kind_of(SNOWPLOW_NAMES, enriched.action.type)
-    session = first(enriched.domain_sessionid)
     identity = first(enriched.event_id)
     orders = (enriched.refunds if kind == "refund" else enriched.transactions) or [Order()]
     if kind == "purchase" and orders[0].transaction_id not in (None, ""):
@@ -114,11 +120,11 @@ def snowplow_events(value: bytes) -> list[Event]:
     if kind == "begin_checkout" or (kind == "refund" and not products):
         products = [Product(price=orders[0].refund_amount if kind == "refund" else None)]
     return [
-        Event(
+        DeviceEvent(
             event=kind,
-            ts=seconds(first(enriched.derived_tstamp, enriched.collector_tstamp)),
-            user_id=first(enriched.user_id, enriched.domain_userid, enriched.network_userid),
-            session_id=session,
+            ts=seconds(enriched.derived_tstamp or enriched.collector_tstamp),
+            user_id=_known(enriched),
+            session_id=first(enriched.domain_userid, enriched.network_userid),
             item_id=product.id,
             event_id=identity,
             category=product.category,
@@ -129,6 +135,12 @@ def snowplow_events(value: bytes) -> list[Event]:
         )
         for product in products or [Product()]
     ]
+
+
+def _known(enriched: Enriched) -> Identity:
+    """The tracker's user id, else that of the ``user`` entity unless it says that it is a guest."""
+    entity = (enriched.users or [User()])[0]
+    return first(enriched.user_id, None if entity.is_guest else entity.id)
 
 
 def _json_of_line(line: bytes) -> bytes:

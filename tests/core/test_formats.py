@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from stream_app.core.model import Model
 from stream_app.core.state import new_partition, new_users
 from stream_app.errors import EventRejected
 from stream_app.events import REASONS, EventDecoder
-from stream_app.formats import Formats
+from stream_app.formats import FORMAT_HEADER, NAMES_MAX, OTHER, Formats
+from stream_app.formats.snowplow import _ACTION
 from stream_app.journeys import load_journey
 from stream_app.ports import Headers, RawBatch
 from stream_app.settings import load_settings
 from stream_app.wire import Event
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+RECORD_MS = 1_767_600_100_000  # when the records were made
 STRUCTURED: Headers = (("Content-Type", b"application/cloudevents+json; charset=utf-8"),)
 FAMILIES: dict[str, tuple[str, Headers]] = {
     "ga4_export.jsonl": ("ga4", ()),
@@ -39,9 +42,10 @@ def said(event: Event) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def batch(values: list[bytes], headers: Headers = ()) -> RawBatch:
+def batch(values: list[bytes], headers: Headers = (), record_ms: int = -1) -> RawBatch:
     n = len(values)
-    return RawBatch("c", 0, n, range(n), [None] * n, values, [-1] * n, [headers] * n)
+    times = [record_ms] * n
+    return RawBatch("c", 0, n, range(n), [None] * n, values, times, [headers] * n)
 
 
 def decoder(format_: str = "own") -> EventDecoder:
@@ -53,7 +57,7 @@ def test_records_of_each_family_become_the_events_of_its_golden_file(name: str) 
     default, headers = FAMILIES[name]
     formats = Formats(default)
     lines = (GOLDEN / name).read_bytes().splitlines()
-    found = [[said(event) for event in formats.events(line, headers)] for line in lines]
+    found = [[said(event) for event in formats.events(line, headers, RECORD_MS)] for line in lines]
     assert found == json.loads((GOLDEN / f"{name}.expected.json").read_text())
     assert formats.ignored.total() == found.count([])
 
@@ -62,7 +66,7 @@ def test_records_of_each_family_become_the_events_of_its_golden_file(name: str) 
 def test_golden_records_pass_the_decoder_and_none_is_dead_lettered(name: str) -> None:
     default, headers = FAMILIES[name]
     lines = (GOLDEN / name).read_bytes().splitlines()
-    events = decoder(default).decode(batch(lines, headers))
+    events = decoder(default).decode(batch(lines, headers, RECORD_MS))
     expected = json.loads((GOLDEN / f"{name}.expected.json").read_text())
     assert events.rejects == []
     assert events.ignored == expected.count([])
@@ -167,8 +171,69 @@ def test_names_that_mean_nothing_are_counted_but_not_without_bound() -> None:
     for k in range(2_000):
         said = {"type": "track", "event": f"Custom {k}", "userId": "a"}
         assert formats.events(orjson.dumps(said), ()) == []
-    assert len(formats.ignored) <= 1_001
+    assert len(formats.ignored) == NAMES_MAX + 1
+    assert formats.ignored[OTHER] == 2_000 - NAMES_MAX
     assert formats.ignored.total() == 2_000
+
+
+UNTIMED: dict[str, tuple[str, Headers, bytes]] = {
+    "ga4": ("ga4", (), b'{"client_id":"c","events":[{"name":"search"}]}'),
+    "segment": ("segment", (), b'{"event":"Products Searched","userId":"a"}'),
+    "snowplow": (
+        "snowplow",
+        (),
+        orjson.dumps({"domain_userid": "d", _ACTION: {"type": "checkout_step"}}),
+    ),
+    "cloudevents": (
+        "own",
+        STRUCTURED,
+        b'{"specversion":"1.0","type":"search","source":"/","id":"1","data":{"user_id":"a"}}',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNTIMED)
+def test_an_event_that_names_no_time_has_that_of_its_record(name: str) -> None:
+    format_, headers, value = UNTIMED[name]
+    found = decoder(format_).decode(batch([value], headers, RECORD_MS))
+    assert found.events["ts"].tolist() == [RECORD_MS / 1000.0]
+    (reject,) = decoder(format_).decode(batch([value], headers)).rejects
+    assert (reject.reason, reject.detail) == ("missing_field", "ts")
+
+
+def test_our_own_events_name_their_time_themselves_whatever_they_are_read_with() -> None:
+    own, call = b'{"event":"search","user_id":"a"}', UNTIMED["segment"][2]
+    mixed = batch([own, call], record_ms=RECORD_MS)
+    headers: list[Headers] = [(), ((FORMAT_HEADER, b"segment"),)]
+    found = decoder().decode(replace(mixed, headers=headers))
+    assert [(reject.row, reject.reason) for reject in found.rejects] == [(0, "missing_field")]
+    assert found.events["offset"].tolist() == [1]
+
+
+def test_a_time_that_is_none_is_refused_and_not_replaced() -> None:
+    call = b'{"event":"Products Searched","userId":"a","timestamp":"yesterday"}'
+    (reject,) = decoder("segment").decode(batch([call], record_ms=RECORD_MS)).rejects
+    assert reject.reason == "wrong_type" and "'yesterday'" in reject.detail
+
+
+@pytest.mark.parametrize(
+    ("format_", "headers", "value"),
+    [
+        ("segment", (), b'{"event":"Promotion Viewed","properties":{"position":"top"}}'),
+        ("ga4", (), b'{"client_id":"c","events":[{"name":"level_up","params":{"value":"x"}}]}'),
+        ("own", STRUCTURED, b'{"specversion":"1.0","type":"paid","id":"1","data":{"price":"1 E"}}'),
+        ("own", STRUCTURED, b'{"specversion":"1.0","type":"paid","id":"1","data":[1]}'),
+    ],
+)
+def test_what_an_event_of_no_meaning_holds_is_not_judged(
+    format_: str, headers: Headers, value: bytes
+) -> None:
+    found = decoder(format_).decode(batch([value], headers))
+    assert (found.rejects, found.ignored) == ([], 1)
+    meant = value.replace(b"Promotion Viewed", b"Product Viewed").replace(b"level_up", b"refund")
+    meant = meant.replace(b"paid", b"purchase")
+    (reject,) = decoder(format_).decode(batch([meant], headers)).rejects
+    assert reject.reason == "wrong_type"
 
 
 @pytest.mark.parametrize("name", FAMILIES)

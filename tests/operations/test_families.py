@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.partitioning import partition_of
 from stream_app.commands.exposure import exposed, groups_of, latest_lists
 from stream_app.commands.replay import read_lines
+from stream_app.formats import FORMAT_HEADER
 from stream_app.hashing import public_name
 from stream_app.ports import Record
 from tests.operations.live import LiveShop, until, view
@@ -42,6 +45,21 @@ def customers(name: str) -> dict[str, bytes]:
             anonymous = "user_id" not in event
             text = str(event["session_id" if anonymous else "user_id"])
             found[public_name(text, anonymous=anonymous)] = text.encode()
+    return found
+
+
+def logins(name: str) -> dict[str, int]:
+    """Public names of devices whose users log in on them later in the file, and the row of that."""
+    anonymous: set[str] = set()
+    found: dict[str, int] = {}
+    expected = json.loads((GOLDEN / f"{name}.expected.json").read_text())
+    for row, events in enumerate(events for events in expected if events):
+        for event in events:
+            device = event.get("session_id")
+            if "user_id" not in event:
+                anonymous.add(device)
+            elif device in anonymous:
+                found.setdefault(public_name(device, anonymous=True), row)
     return found
 
 
@@ -78,7 +96,8 @@ def test_files_of_a_family_go_unchanged_through_kafka_to_their_customers_lists(
     name: str, live: LiveShop
 ) -> None:
     live.wait_for("similar:p2")  # there is something to recommend
-    wanted = customers("cloudevents.jsonl" if name == BINARY else name)
+    file = "cloudevents.jsonl" if name == BINARY else name
+    wanted, merged = customers(file), logins(file)
     assert wanted
     before = {who: version(live, who) for who in wanted}
     if name == BY_COMMAND:
@@ -90,12 +109,24 @@ def test_files_of_a_family_go_unchanged_through_kafka_to_their_customers_lists(
         assert (said["sent"], said["ignored"]) == (4, 1)  # the header is no event
         live.offsets += said["sent"]
     else:
-        asyncio.run(send(live, records_of(name)))
+        records, sent = records_of(name), 0
+        for device, row in merged.items():  # partitions keep no order among them
+            asyncio.run(send(live, records[sent:row]))
+            until(partial(listed, live, [device], before), f"lists of {device}")
+            sent = row
+        asyncio.run(send(live, records[sent:]))
+    rest = wanted.keys() - merged.keys()
+    until(lambda: listed(live, rest, before), f"lists of {sorted(rest)}")
+    until(lambda: not any(version(live, who) for who in merged), f"{sorted(merged)} to be merged")
 
-    def listed() -> bool:
-        return all(version(live, who) > before[who] and lists(live, who) for who in wanted)
 
-    until(listed, f"lists of {sorted(wanted)}")
+def test_records_of_no_meaning_are_counted_by_name_in_the_metrics(live: LiveShop) -> None:
+    header = ((FORMAT_HEADER, b"segment"),)
+    said = [b'{"type":"page","userId":"anna"}', b'{"event":"Coupon Applied","userId":"anna"}']
+    asyncio.run(send(live, [Record(b"anna", value, header) for value in (*said, said[0])]))
+    counts = {'name="page"} 2.0', 'name="Coupon Applied"} 1.0'}
+    samples = {f"stream_app_ignored_events_total{{{count}" for count in counts}
+    until(lambda: samples <= set(live.get("/metrics")[1].decode().splitlines()), str(samples))
 
 
 def test_exposure_is_measured_over_the_lists_that_customers_have(live: LiveShop) -> None:
@@ -106,6 +137,11 @@ def test_exposure_is_measured_over_the_lists_that_customers_have(live: LiveShop)
     found = asyncio.run(measured())
     assert 0.0 <= found["gini"] <= 1.0
     assert sum(row["share"] for row in found["groups"].values()) == pytest.approx(1.0)
+
+
+def listed(shop: LiveShop, customers: Iterable[str], before: dict[str, int]) -> bool:
+    """Whether all of them have lists that are newer than ``before``."""
+    return all(version(shop, who) > before[who] and lists(shop, who) for who in customers)
 
 
 def version(shop: LiveShop, who: str) -> int:
