@@ -8,7 +8,7 @@ batch costs milliseconds whatever is in it. :mod:`stream_app.loading` reads what
 :mod:`stream_app.relating`, off this path.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,11 @@ class Learn:
         self.learning = True  # False: the frozen evaluation protocol
         self.serving = True  # False: evaluation asks for the lists it needs
         self.gathering = False  # True: somebody else hands over what waits, again and again
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Well-formed records that mean nothing here, by the name of their event."""
+        return dict(self._decoder.formats.ignored)
 
     async def process(self, batch: RawBatch) -> None:
         """Apply ``batch``; returns when its effects are stored and published.

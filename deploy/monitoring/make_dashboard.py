@@ -97,6 +97,12 @@ PANELS: tuple[Panel, ...] = (  # title, unit, what it says, (expression, legend)
         ((f"sum by (reason) (rate(stream_app_dead_letters_total{RATE}))", "{{reason}}"),),
     ),
     (
+        "Ignored events",
+        "ops",
+        "By name: well-formed, but they mean nothing here",
+        ((f"sum by (name) (rate(stream_app_ignored_events_total{RATE}))", "{{name}}"),),
+    ),
+    (
         "Redis and Kafka, p95",
         "s",
         "Wall time of a call",

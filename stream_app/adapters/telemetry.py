@@ -2,7 +2,8 @@
 
 Three sources: what stages tell about a batch (:class:`Metrics`, the telemetry port), what passes
 the edges (:mod:`.measured`), and what stands in the stages' memory when ``/metrics`` is read
-(:class:`Standing`). Labels are bounded: stages, parts, partitions, our own topics and reasons.
+(:class:`Standing`). Labels are bounded: stages, parts, partitions, our own topics and reasons; of
+names that others give to their events the first hundred.
 """
 
 import time
@@ -223,6 +224,7 @@ class Standing:
         accounts: Callable[[], Iterable[Accounts]],
         sizes: Callable[[], dict[str, int]],
         outcomes: Callable[[], Iterable[ListOutcome]],
+        ignored: Callable[[], Mapping[str, int]],
         version: str,
     ) -> None:
         """``stages`` are the names of the stages by the topic that each reads."""
@@ -232,6 +234,7 @@ class Standing:
         self._accounts = accounts
         self._sizes = sizes
         self._outcomes = outcomes
+        self._ignored = ignored
         self._version = version
 
     def collect(self) -> Iterator[Metric]:
@@ -251,6 +254,14 @@ class Standing:
         for kind, count in self._sizes().items():
             sizes.add_metric([kind], count)
         yield sizes
+        ignored = CounterMetricFamily(
+            "stream_app_ignored_events",
+            "Well-formed records of events that mean nothing here",
+            labels=["name"],
+        )
+        for name, count in self._ignored().items():
+            ignored.add_metric([name], count)
+        yield ignored
         build = GaugeMetricFamily("stream_app_build_info", "This release", labels=["version"])
         build.add_metric([self._version], 1)
         yield build
