@@ -61,6 +61,7 @@ async def test_messages_their_dead_letters_and_their_calls_of_redis_are_measured
             accounts=worker.accounts,
             sizes=worker.sizes,
             outcomes=lambda: (),
+            ignored=dict,
             version="1",
         )
     )
