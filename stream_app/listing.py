@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.candidates import Candidates, no_segments
+from stream_app.core.catalog import CatalogView
 from stream_app.core.explaining import Parts
 from stream_app.core.journey import Journey
 from stream_app.core.list_kinds import KINDS_OF_LISTS, possible, sizes
 from stream_app.core.merchandising import RULES_POOL, Merchandise
 from stream_app.core.ranking import LISTS, Lists, Ranker
+from stream_app.core.rules import Rules
 from stream_app.core.scoring_extra import Extra, joined, spread
 from stream_app.items import ItemReader
 from stream_app.offers import Offers
@@ -40,10 +42,27 @@ class Listing:
         self._offers = offers
         self._merchandise = merchandise
 
-    def under(self, merchandise: Merchandise) -> "Listing":
-        """The same, as it would be under other rules."""
+    @property
+    def rules(self) -> Rules:
+        """The shop's settings for what may be listed."""
+        return self._ranker.rules
+
+    def catalog(self) -> CatalogView:
+        """What the catalog says of items, as ranking sees it."""
+        return self._offers.view()
+
+    def under(self, merchandise: Merchandise | None) -> "Listing":
+        """The same, as it would be under other merchandising rules, or none."""
         other = copy(self)
         other._merchandise = merchandise
+        return other
+
+    def by(self, rules: Rules, *, size: int | None = None) -> "Listing":
+        """The same by other settings of the shop, perhaps with lists of another size."""
+        other = copy(self)
+        other._ranker = copy(self._ranker)
+        other._ranker.rules = rules
+        other._size = self._size if size is None else size
         return other
 
     def only(self, kind: int) -> "Listing":

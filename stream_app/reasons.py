@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.composition import Stages
+from stream_app.core.cycles import decode_cycles, new_cycles
 from stream_app.core.hybrid import BLENDED, decode_blend, new_blend
 from stream_app.core.model import KINDS
 from stream_app.core.ranking import LISTS
@@ -14,7 +15,7 @@ from stream_app.core.scoring import SOURCES
 from stream_app.core.state import decode_users, new_users
 from stream_app.errors import StreamAppError
 from stream_app.hashing import customer_id, stable_hash
-from stream_app.owning import BLEND_ID
+from stream_app.owning import BLEND_ID, CYCLES_ID
 from stream_app.ports import USERS, StateStore
 
 _KIND_BITS = 0x7F
@@ -42,7 +43,8 @@ class Explainer:
 
     Nothing is claimed or written. Scores are those of now: counts have gone on since the list was
     published. Where the customer's last event came from (channel, region) is not kept, so the
-    source ``segment`` speaks only for customers whose region the shop has told.
+    source ``segment`` speaks only for customers whose region the shop has told. ``partition`` is
+    the partition's record, ``blend`` and ``cycles`` what it has learned.
     """
 
     def __init__(
@@ -51,15 +53,16 @@ class Explainer:
         self._stages = stages
         self._store = store
         self._number = number
-        self._partition = partition
         self._users = new_users(np.zeros(1, np.uint64))
-        self._blend = new_blend(stages.items.tables.model)
+        self.partition = partition
+        self.blend = new_blend(stages.items.tables.model)
+        self.cycles = new_cycles()
 
     async def load(self, customer: str) -> None:
         """Read the customer, and what their lists are drawn from."""
         key = np.array([customer_id(customer)], np.uint64)
-        wanted = [key[0].tobytes(), BLEND_ID]
-        blob, blend = await self._store.load(USERS, [self._number] * 2, wanted)
+        wanted = [key[0].tobytes(), BLEND_ID, CYCLES_ID]
+        blob, blend, cycles = await self._store.load(USERS, [self._number] * 3, wanted)
         users = decode_users(key, [blob])
         if not users["events"][0]:
             raise StreamAppError(f"nothing is known of customer {customer!r}: no event was applied")
@@ -68,7 +71,8 @@ class Explainer:
         for _ in range(3):  # what one read makes known, the next one reads
             await items.load(context)
         items.tables.advance(float(users["last_ts"][0]))
-        self._users, self._blend = users, decode_blend(blend, items.tables.model)
+        self._users, self.blend = users, decode_blend(blend, items.tables.model)
+        self.cycles = decode_cycles(cycles)
 
     def customers(self) -> NDArray[np.void]:
         """The ``(1,) USER`` record that was read."""
@@ -92,8 +96,8 @@ class Explainer:
         found, weights = self._stages.learn.listing.take_apart(
             self._users,
             self._stages.learn.admission.impersonal(self._users),
-            self._partition,
-            self._blend,
+            self.partition,
+            self.blend,
             LISTS.index(list_name),
             nodes,
         )

@@ -106,6 +106,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "listing": ("candidates core items offers settings", "numpy"),
     "digests": ("composition core owning ports", "numpy"),
     "rehearsal": ("composition core errors hashing listing ports", "numpy"),
+    "absence": ("candidates composition core hashing listing reasons", "numpy"),
     "reasons": ("composition core errors hashing owning ports", "numpy"),
     "rule_records": ("core errors ports", "msgspec orjson"),
     "ruling": (

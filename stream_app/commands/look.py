@@ -1,5 +1,6 @@
 """``recommend``, ``similar`` and ``profile``: what a storefront would read, for people."""
 
+import time
 from typing import Any
 
 import click
@@ -7,12 +8,12 @@ import numpy as np
 import orjson
 from rich.table import Column, Table
 
+from stream_app.absence import why_not as answer_why_not
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.redis_store import RedisStore
 from stream_app.commands.console import command, console, plain
 from stream_app.commands.stages import looking, partition_meta
 from stream_app.commands.why import print_answer, when
-from stream_app.commands.why import why_not as answer_why_not
 from stream_app.composition import Stages
 from stream_app.core.aggregates import oddity
 from stream_app.core.audience import Audience
@@ -39,8 +40,11 @@ def register(app: Any, settings: Settings) -> None:
         store = redis_store(settings)
         try:
             if why_not is not None:
-                answer = await answer_why_not(store, settings, user, why_not)
-                print_answer(user, why_not, answer, settings.list_size)
+                async with looking(settings, store) as stages:
+                    of = await _explainer(store, settings, stages, user)
+                    now = time.time()
+                    answer = await answer_why_not(stages, of, why_not, name or "home", now=now)
+                print_answer(user, why_not, answer)
                 return
             found = await _found(store, settings, user)
             lists, explainer = await _lists(store, settings, user, found, name, why)
@@ -83,7 +87,11 @@ def register(app: Any, settings: Settings) -> None:
             is_flag=True,
             help="Say what gave each item how much of its score.",
         ),
-        click.option("--why-not", default=None, help="Say what keeps this item out, or how far."),
+        click.option(
+            "--why-not",
+            default=None,
+            help="Say what keeps this item out of --list (home), or how far it is.",
+        ),
     )(command(recommend))
     app.command(click.argument("item"))(command(similar))
     app.command(click.argument("user"))(command(profile))
@@ -183,10 +191,11 @@ async def _explainer(store: RedisStore, settings: Settings, stages: Stages, user
     meta = await partition_meta(settings, store, number)
     explainer = Explainer(stages, store, number, decode_partition(meta))
     for name in _names(settings, user):
-        if await store.get(f"rec:{name}") is not None:
+        blob = np.uint64(customer_id(name)).tobytes()
+        if any(await store.load(USERS, [number], [blob])):
             await explainer.load(name)
-            break
-    return explainer
+            return explainer
+    raise StreamAppError(f"customer {user!r} is not known: none of their events was applied yet")
 
 
 def _print_list(name: str, items: list[dict[str, Any]], explainer: Explainer | None) -> None:

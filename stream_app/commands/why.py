@@ -1,7 +1,6 @@
 """``recommend --why-not`` and ``weights``: what keeps an item out, and what sources weigh."""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -10,42 +9,36 @@ import orjson
 from numpy.typing import NDArray
 from rich.table import Table
 
-from stream_app.adapters.partitioning import partition_of
+from stream_app.absence import Answer
 from stream_app.commands.console import command, console, plain
-from stream_app.core.cycles import LEAST, cycle_of, decode_cycles
 from stream_app.core.hybrid import BLENDED, decode_blend, new_blend, trust
-from stream_app.core.list_kinds import HOME
 from stream_app.core.model import Model
-from stream_app.core.ranking import Ranker
-from stream_app.core.rules import BARS, Rules, bar, bought_at, cycle_s
 from stream_app.core.scoring import SOURCES
-from stream_app.core.shaping import EMPTY_CATALOG
-from stream_app.core.state import decode_users, new_partition
-from stream_app.core.tables import ItemTables
-from stream_app.errors import StreamAppError
-from stream_app.hashing import customer_id, public_name, stable_hash
-from stream_app.items import ItemReader
 from stream_app.journeys import load_journey
-from stream_app.offers import rules_of
-from stream_app.owning import BLEND_ID, CYCLES_ID
+from stream_app.owning import BLEND_ID
 from stream_app.ports import USERS, StateStore
-from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.settings import Settings
 from stream_app.worker import redis_store
 
-_DAY_S = 86_400.0
-RANKED_MAX = 1_000  # beyond this place an item is simply far behind
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Why an item is, or is not, in a customer's home list."""
-
-    place: int  # among all candidates, 0: none of the sources here named it
-    score: float
-    barred: str  # the rule that keeps it out, empty when none does
-    shares: dict[str, float]  # of each source's values for this customer; absent: it had none
-    bought: dict[str, float | str]  # when, how long it stays out and why so long; empty: it was not
+REASONS = {
+    "deleted": "the catalog has deleted it",
+    "not_available": "the catalog says that it is not available, or that there are none",
+    "hidden": "the catalog says so",
+    "excluded": "STREAM_APP_EXCLUDED_ITEMS names it",
+    "price": "its price is beyond STREAM_APP_PRICE_MIN or STREAM_APP_PRICE_MAX",
+    "in_cart": "it is in the customer's cart",
+    "bought": "the customer has bought it",
+    "seen": "the customer has seen it: STREAM_APP_EXCLUDE_SEEN",
+    "rule": "merchandising: {rules}",
+    "category_full": "others of its category come first: STREAM_APP_CATEGORY_MAX",
+    "brand_full": "others of its brand come first: STREAM_APP_BRAND_MAX",
+    "diversity": "it gives way to less similar ones: STREAM_APP_DIVERSITY",
+    "exploration": "a new item has its place: STREAM_APP_EXPLORATION_SHARE",
+    "kind": "such a list does not take it, docs/journey.md#lists",
+    "no_list": "the customer gave no reason for one yet, docs/journey.md#lists",
+    "no_candidate": "no source names it for this customer",
+    "behind": "others have a higher score",
+}
 
 
 def register(app: Any, settings: Settings) -> None:
@@ -117,106 +110,33 @@ def _print_weights(found: dict[str, Any], settings: Settings) -> None:
         console.print("lists are ranked with the published weights: STREAM_APP_BLEND_WEIGHTS")
 
 
-async def why_not(store: StateStore, settings: Settings, user: str, item: str) -> Answer:
-    """What the tables say of ``item`` for ``user`` now; the catalog's flags are not asked.
-
-    Raises :class:`~stream_app.errors.StreamAppError` for a customer who is not known.
-    """
-    users = await _customer(store, settings, user)
-    tables = ItemTables(Model(), rows_max=10_000, nodes_max=1_000_000)
-    reader = ItemReader(
-        store,
-        tables,
-        partitions=settings.cooccurrence_partitions,
-        cache_age_s=3600.0,
-        refresh_s=3600.0,
-        clock=time.monotonic,
-    )
-    key = np.array([stable_hash(item)], np.uint64)
-    for _ in range(3):  # the masses of neighbours are read along with the next batch
-        await reader.load(np.concatenate((users["ring_item"].ravel(), key)))
-    partition = partition_of(user.encode(), settings.clickstream_partitions)
-    blob, cycles = await store.load(USERS, [partition] * 2, [BLEND_ID, CYCLES_ID])
-    ts = users["last_ts"].copy()
-    tables.advance(float(ts[0]))
-    tables.ensure(key)
-    ranker = Ranker(tables, list_size=RANKED_MAX)
-    learned = decode_blend(blob, tables.model) if settings.blend_weights == "learned" else None
-    lists = ranker.rank(
-        users,
-        np.zeros(1, np.int64),
-        np.full(1, HOME, np.uint8),
-        ts,
-        new_partition(),
-        reader.popular(),
-        blend=learned,
-    )
-    ids = tables.nodes["id"][lists.nodes[0, : lists.counts[0]]]
-    at = np.flatnonzero(ids == key[0])
-    given = ranker.probe(users, key, ts, reader.popular())[0]
-    rules = rules_of(settings)._replace(learned=decode_cycles(cycles))
-    customer = users.view(np.recarray)[0]
-    reason = bar(rules, EMPTY_CATALOG, customer, HOME, ts[0], key[0])
-    return Answer(
-        int(at[0]) + 1 if len(at) else 0,
-        float(lists.scores[0, at[0]]) if len(at) else 0.0,
-        BARS[reason],
-        {SOURCES[s]: float(given[s]) for s in BLENDED.tolist() if given[s] >= 0.0},
-        _bought(rules, customer, int(key[0])) if BARS[reason] == "bought" else {},
-    )
-
-
-def _bought(rules: Rules, customer: Any, item: int) -> dict[str, float | str]:
-    at, stays_s = bought_at(customer, item), float(cycle_s(rules, EMPTY_CATALOG, item))
-    n, usual_s = cycle_of(rules.learned.view(np.recarray)[0], np.uint64(item))
-    known = n >= LEAST and rules.learned_share > 0.0
-    return {
-        "at": at,
-        "until": at + stays_s,
-        "because": f"customers buy it again after {usual_s / _DAY_S:.1f} days, seen {n:.0f} times,"
-        f" and it stays out for {rules.learned_share:g} of that"
-        if known
-        else "set by STREAM_APP_EXCLUDE_BOUGHT_DAYS, nothing else is known of this item",
-    }
-
-
-async def _customer(store: StateStore, settings: Settings, user: str) -> NDArray[np.void]:
-    partition = partition_of(user.encode(), settings.clickstream_partitions)
-    pseudonyms = load_pseudonyms(settings.pseudonym_key_file)
-    given = [public_name(user, anonymous=anonymous) for anonymous in (False, True)]
-    for name in (name for one in given for name in names_of(pseudonyms, one)):
-        ids = np.array([customer_id(name)], np.uint64)
-        (blob,) = await store.load(USERS, [partition], [ids[0].tobytes()])
-        if blob:
-            return decode_users(ids, [blob])
-    raise StreamAppError(f"customer {user!r} is not known: none of their events was applied yet")
-
-
 def when(ts: Any) -> str:
     """Unix seconds for people."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(float(ts)))
 
 
-def print_answer(user: str, item: str, answer: Answer, list_size: int) -> None:
+def print_answer(user: str, item: str, answer: Answer) -> None:
     """The answer, for people."""
-    if answer.barred:
-        console.print(f"{item} is kept out of {user}'s list by a rule: {answer.barred}")
+    where = f"{user}'s list {answer.list_name!r}"
+    if answer.place:
+        said = f"{item} is in place {answer.place} of {where}, by {answer.source}"
+    else:
+        detail = REASONS[answer.reason].format(rules=", ".join(answer.rules))
+        said = f"{item} is not in {where}: {answer.reason} ({detail})"
+    console.print(said, markup=False)
     if answer.bought:
         console.print(
             f"bought {when(answer.bought['at'])}, out until {when(answer.bought['until'])}:"
             f" {answer.bought['because']}"
         )
-    if not answer.place:
-        console.print(f"no source of the item tables names {item} for {user} now")
-    else:
-        inside = "is in" if answer.place <= list_size and not answer.barred else "would be at"
+    if answer.rank:
         console.print(
-            f"{item} {inside} place {answer.place} of {user}'s home list, score {answer.score:.6f}"
+            f"by its score, {answer.score:.6f}, it has place {answer.rank} among all that the"
+            " settings allow"
         )
-    table = Table("source", "its share of the source", title="what each source gives it")
-    for name, share in answer.shares.items():
-        table.add_row(name, f"{share:.6f}")
     if answer.shares:
+        table = Table("source", "part of its score", "share of the source", title="made of")
+        for name, share in answer.shares.items():
+            part = answer.parts[name] / max(answer.score, 1e-300)
+            table.add_row(name, f"{part:.0%}", f"{share:.6f}")
         console.print(table)
-    else:
-        console.print(f"{item} is one of {user}'s own recent items: their chance to come again")

@@ -51,6 +51,16 @@ class Rule:
         """Whether the rule is about what the catalog says of items."""
         return bool(self.match or self.price_min > 0.0 or self.price_max < float("inf"))
 
+    def meant_for(self, list_name: str, step: str) -> bool:
+        """Whether it is about such a list in that step of the journey."""
+        return (not self.lists or list_name in self.lists) and (
+            not self.steps or step in self.steps
+        )
+
+    def holds(self, list_name: str, step: str, ts: float) -> bool:
+        """Whether it is in force for such a list at ``ts``, unix seconds."""
+        return self.meant_for(list_name, step) and self.starts <= ts < self.ends
+
     def items_of(self, catalog: Catalog) -> NDArray[np.uint64]:
         """Hashes of the items that the rule is about, as far as they are known."""
         if not self.asks_catalog:
@@ -209,11 +219,7 @@ def _where(
     rule: Rule, places: Sequence[tuple[str, str]], ts: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """``(n,)`` for which lists a rule is meant."""
-    fits = {
-        place: (not rule.lists or place[0] in rule.lists)
-        and (not rule.steps or place[1] in rule.steps)
-        for place in set(places)
-    }
+    fits = {place: rule.meant_for(*place) for place in set(places)}
     named = np.array([fits[place] for place in places], np.bool_)
     return named & (ts >= rule.starts) & (ts < rule.ends)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stream_app.commands.why import why_not
+from stream_app.absence import why_not
 from stream_app.core.cycles import (
     CYCLES,
     category_key,
@@ -22,6 +22,7 @@ from stream_app.hashing import stable_hash
 from stream_app.offline.engine import Engine
 from stream_app.owning import CYCLES_ID
 from stream_app.ports import USERS
+from stream_app.reasons import Explainer
 from stream_app.settings import load_settings
 from tests.core.logs import JOURNEY, START_S
 
@@ -120,8 +121,11 @@ async def test_the_worker_stores_cycles_with_its_customers_and_says_why_an_item_
     assert days_of(decode_cycles(blob), np.uint64(tea)) == (15.0, 15.0)
     await engine.stages.learn.assign(0)  # as another worker would
     assert engine.stages.learn.owned[0].cycles.tobytes() == blob
-    answer = await why_not(engine.store, settings, "u2", "tea")
-    assert answer.barred == "bought"
+    stages = engine.stages
+    explainer = Explainer(stages, engine.store, 0, stages.learn.owned[0].partition)
+    await explainer.load("u2")
+    answer = await why_not(stages, explainer, "tea", "home", now=0.0)
+    assert answer.reason == "bought"
     stays_s = float(answer.bought["until"]) - float(answer.bought["at"])
     assert stays_s == pytest.approx(0.75 * 15 * DAY_S), "three quarters of the usual time"
     assert "after 15.0 days, seen 15 times" in str(answer.bought["because"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stream_app.candidates import no_segments
-from stream_app.commands.why import learned_weights, why_not
+from stream_app.commands.why import learned_weights
 from stream_app.errors import StreamAppError
 from stream_app.hashing import stable_hash
 from stream_app.offline.engine import Engine
@@ -22,23 +22,6 @@ async def learned(settings: Settings) -> Engine:
         text = f'{{"user_id":"{who}","item_id":"{item}","event":"{kind}","ts":{ts}}}'
         await engine.apply([text.encode()])
     return engine
-
-
-async def test_an_item_is_placed_barred_or_not_named_and_each_source_says_its_share() -> None:
-    settings = load_settings({**ONE, "STREAM_APP_EXCLUDED_ITEMS": "z2"})
-    engine = await learned(settings)
-    await engine.apply([b'{"user_id":"new","item_id":"x","event":"view","ts":1600900000}'])
-    follows = await why_not(engine.store, settings, "new", "y")
-    assert follows.place in (1, 2) and follows.score > 0 and follows.barred == ""
-    assert follows.shares["next_item"] == pytest.approx(1.0), "nothing else follows x"
-    excluded = await why_not(engine.store, settings, "new", "z2")
-    assert excluded.barred == "excluded" and excluded.place > 0
-    strange = await why_not(engine.store, settings, "new", "never heard of")
-    assert (strange.place, strange.score) == (0, 0.0) and not any(strange.shares.values())
-    own = await why_not(engine.store, settings, "new", "x")
-    assert own.place > 0 and own.shares == {}, "their own item: a chance of its own"
-    with pytest.raises(StreamAppError, match="'nobody' is not known"):
-        await why_not(engine.store, settings, "nobody", "x")
 
 
 async def test_the_score_of_a_listed_item_is_the_sum_of_what_the_sources_gave() -> None:

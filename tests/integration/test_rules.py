@@ -109,6 +109,13 @@ async def test_a_file_is_rehearsed_instead_of_the_live_rules_and_nothing_is_writ
     lists = orjson.loads(out.splitlines()[-1])["lists"]
     assert code == 0 and "a" not in lists["home"], out + err
     assert (await live_rules(shop.settings))["hero"].fields == PINNED
+    await put(shop.settings, given, "")
+    code, out, err = await shop.run("recommend", "ada", "--why-not", "a")
+    assert code == 0 and "rule (merchandising: hero)" in out, out + err
+    code, out, err = await shop.run("recommend", "ada", "--list", "email", "--why-not", "b")
+    assert code == 0 and "is in place 1 of ada's list 'email'" in out, out + err
+    code, out, err = await shop.run("recommend", "eve", "--why-not", "b")
+    assert code == 1 and "customer 'eve' is not known" in err
     given.write_text("")
     code, out, err = await shop.run("rules", "dry-run", "ada", "--file", str(given))
     assert code == 1 and "has no rules" in err
