@@ -24,6 +24,7 @@ ROLL_BACK_CHECK_S = 5.0
 ANNOUNCE_S = 0.25  # between looks at what has fallen due
 HAND_OVER_S = 0.25  # between records for RELATE, which itself gathers for longer
 SURVEY_S = 1.0
+REINDEX_S = 2.0  # between looks at whether the knowledge base has changed
 LOOK_AFTER_S = 15.0
 GC_THRESHOLD = 100_000  # objects made since the last collection; Python's default is 700
 
@@ -58,6 +59,7 @@ app.timer(settings.refresh_s)(app.guarded(worker.refresh))
 app.timer(HAND_OVER_S)(app.guarded(worker.hand_over))
 worker.stages.learn.gathering = True
 app.timer(ANNOUNCE_S)(app.guarded(worker.announce))
+app.timer(REINDEX_S)(app.guarded(worker.reindex))
 app.timer(SURVEY_S)(app.guarded(worker.survey))
 register(app, settings)
 
@@ -120,6 +122,7 @@ async def prepare() -> None:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     await worker.broadcasts.load()
+    await worker.reindex()
 
 
 app.before_start = prepare

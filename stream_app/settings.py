@@ -96,6 +96,9 @@ class Settings(BaseModel):
     support_labels_topic: str = Field(
         "support-labels", pattern=TOPIC, description="what messages were about"
     )
+    support_knowledge_topic: str = Field(
+        "support-knowledge", pattern=TOPIC, description="questions with their answers, by id"
+    )
     clickstream_partitions: int = Field(4, ge=1, le=10_000, description="of events and lists")
     cooccurrence_partitions: int = Field(4, ge=1, le=10_000, description="of item state")
     replication_factor: int = Field(1, ge=1, le=10, description="of topics created here")

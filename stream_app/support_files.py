@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from stream_app.core.assist import URGENCIES, AssistRules, Route
-from stream_app.core.knowledge import ENTRIES_MAX, Entry, Knowledge
+from stream_app.core.knowledge import ENTRIES_MAX, Entry
 from stream_app.core.support import SupportModel, intents_max, normalised
 from stream_app.errors import ConfigurationError
 from stream_app.offline.tables import Table, read_table
@@ -147,23 +147,25 @@ def _within(narrow: frozenset[str], wide: frozenset[str]) -> bool:
     return not wide or (bool(narrow) and narrow <= wide)
 
 
-def read_knowledge(path: Path | None) -> Knowledge | None:
+def read_knowledge(path: Path | None) -> list[Entry]:
     """The knowledge base: CSV with ``question, answer`` and perhaps ``id, intent``."""
     if path is None:
-        return None
+        return []
     table = read_table(path)
     questions, answers = table.column("question"), table.column("answer")
     ids = _optional(table, "id") or [str(line) for line in table.lines]
     intents = _optional(table, "intent") or [""] * len(table)
     entries = [
-        Entry(*row) for row in zip(ids, questions, answers, intents, strict=True) if row[1].strip()
+        Entry(*row)
+        for row in zip(ids, questions, answers, intents, strict=True)
+        if normalised(row[1])
     ]
     if not 0 < len(entries) <= ENTRIES_MAX:
         raise ConfigurationError(
             f"STREAM_APP_SUPPORT_KNOWLEDGE_FILE={path}: {len(entries)} questions; give 1 to"
             f" {ENTRIES_MAX}"
         )
-    return Knowledge.of(entries)
+    return entries
 
 
 def fit_model(settings: Settings) -> SupportModel:

@@ -16,7 +16,7 @@ import orjson
 
 from stream_app.books import Books
 from stream_app.core.assist import AssistRules, queue, urgency
-from stream_app.core.knowledge import Answer, Knowledge
+from stream_app.core.knowledge import Answer
 from stream_app.core.support import SupportModel, intents_max, normalised
 from stream_app.events import Reject
 from stream_app.hashing import public_name
@@ -34,6 +34,7 @@ from stream_app.pseudonyms import load_pseudonyms
 from stream_app.rejects import dead_letter
 from stream_app.retrying import retrying
 from stream_app.settings import Settings
+from stream_app.support_knowledge import KnowledgeBase
 
 SUPPORT = "h"  # state space: nothing but cursors and accounts
 CONTEXT_FIELDS = ("step", "previous_step", "entered_at", "purchase_intent", "segment")
@@ -82,7 +83,7 @@ class Judge:
 
     model: SupportModel
     rules: AssistRules
-    knowledge: Knowledge | None
+    knowledge: KnowledgeBase
     sentiment: Sentiment | None  # None: not known of any message
     lock: threading.Lock = field(default_factory=threading.Lock)  # judging goes on in a thread
 
@@ -104,9 +105,7 @@ class Judge:
             bool(c >= self.model.scope_min and normalised(t))
             for c, t in zip(confidence.tolist(), texts, strict=True)
         ]
-        answers: list[list[Answer]] = [[] for _ in texts]
-        if self.knowledge is not None:
-            answers = self.knowledge.answers(texts, intents)
+        answers = self.knowledge.answers(texts, intents)
         return [
             self._assist(message, context, intent, float(sure), in_scope, found)
             for message, context, intent, sure, in_scope, found in zip(
@@ -309,6 +308,15 @@ class Support:
                 labels.append((label.text, intent))
         judge.learn(labels)
         return rejects
+
+    def apply_knowledge(self, batch: RawBatch) -> list[Reject]:
+        """Know, change or forget entries of the knowledge base; returns what is none."""
+        return self._ready().knowledge.apply(batch)
+
+    async def reindex(self) -> None:
+        """Suggest answers from the entries there are now; to be called again and again."""
+        if self.judge is not None:
+            await self.judge.knowledge.reindex()
 
     async def assign(self, partition: int) -> int | None:
         """Claim a partition, finish what its last owner published; returns where to read on."""

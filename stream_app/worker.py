@@ -27,6 +27,7 @@ from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
 from stream_app.stocking import STOCK
 from stream_app.support_files import fit_model, read_knowledge, read_rules
+from stream_app.support_knowledge import KnowledgeBase
 from stream_app.supporting import SUPPORT, Judge, Support, vader
 from stream_app.timers import Timers
 
@@ -153,6 +154,7 @@ def _support_topics(settings: Settings, followed: Mapping[str, str]) -> list[Top
         TopicSpec(settings.support_assist_topic, users, copies, keep, of_users),
         # Learned from by every worker that starts: no retention may take a correction away.
         TopicSpec(settings.support_labels_topic, users, copies, followed),
+        TopicSpec(settings.support_knowledge_topic, 1, copies, followed),
     ]
 
 
@@ -232,8 +234,11 @@ class Worker:
         if settings.support_train_file is not None:
             self.support = Support(settings, measured, public, log)
             self.kept.append(Kept("support", settings.support_topic, SUPPORT, self.support))
-            topic, apply = settings.support_labels_topic, self.support.apply_labels
-            followers.append(Follower(topic, apply, settings, log, public))
+            for topic, apply in (
+                (settings.support_labels_topic, self.support.apply_labels),
+                (settings.support_knowledge_topic, self.support.apply_knowledge),
+            ):
+                followers.append(Follower(topic, apply, settings, log, public))
         self.broadcasts = Broadcasts(settings, self.stages, security(settings), followers)
         self._by_topic = {kept.topic: kept for kept in self.kept}
         self.timers = Timers(
@@ -248,7 +253,7 @@ class Worker:
             log.info("learning to name support messages from %s", settings.support_train_file)
             steps = load_journey(settings.journey_file).names
             rules = read_rules(settings.support_rules_file, steps)
-            knowledge = read_knowledge(settings.support_knowledge_file)
+            knowledge = KnowledgeBase(settings, read_knowledge(settings.support_knowledge_file))
             self.support.judge = Judge(fit_model(settings), rules, knowledge, vader())
 
     def handlers(self) -> list[tuple[str, str, Handler, float]]:
@@ -373,6 +378,11 @@ class Worker:
         await self.stages.relate.refresh()
         await self.broadcasts.dead_letter()
         await self.stages.stock.refresh()
+
+    async def reindex(self) -> None:
+        """Let messages be answered with what the knowledge base says by now."""
+        if self.support is not None:
+            await self.support.reindex()
 
     async def close(self) -> None:
         """Disconnect."""

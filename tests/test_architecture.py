@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "core.merchandising": ("core hashing", "numpy"),
     "core.words": ("hashing", ""),
     "core.support": ("errors core", "numpy scipy sklearn"),
-    "core.knowledge": ("core", "numpy sklearn"),
+    "core.knowledge": ("core", "numpy scipy sklearn"),
     "retrying": ("errors", ""),
     "journeys": ("errors core", "numpy pydantic"),
     "decisions": ("errors core", "numpy orjson"),
@@ -124,9 +124,11 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy orjson msgspec",
     ),
     "supporting": (
-        "hashing pseudonyms books errors ports settings events core pipeline rejects retrying",
+        "hashing pseudonyms books errors ports settings events core pipeline rejects retrying"
+        " support_knowledge",
         "numpy orjson msgspec vaderSentiment",
     ),
+    "support_knowledge": ("catalog_wire core errors events ports settings", "msgspec"),
     "support_files": ("errors settings core offline.tables", "pydantic"),
     "adapters": ("errors grouping ports settings events codec retrying", "aiokafka numpy orjson"),
     "adapters.loop": ("", "uvloop"),
@@ -143,7 +145,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "worker": (
         "errors ports settings broadcasts composition following journeys pipeline retrying stocking"
-        " supporting support_files timers adapters",
+        " supporting support_files support_knowledge timers adapters",
         "orjson",
     ),
     "rebuild": ("ports settings adapters worker", ""),

@@ -17,6 +17,7 @@ from stream_app.ports import ACCOUNTS_ID, USERS, RawBatch, StateStore
 from stream_app.reader import Affinity, PriceAffinity, Profile, decode_profile
 from stream_app.settings import Settings
 from stream_app.support_files import read_rules
+from stream_app.support_knowledge import KnowledgeBase
 from stream_app.supporting import Judge, Support
 from stream_app.suppression import erasure_record
 from tests.contract.stores import Stores, opened
@@ -101,7 +102,7 @@ async def test_after_an_erasure_the_public_keys_are_gone_and_the_topic_has_a_tom
 async def asked(shop: Shop) -> None:
     """The customer has written to customer service, by id and by name."""
     model = SupportModel.fit(["my parcel", "my money"] * 2, ["track_order", "get_refund"] * 2)
-    judge = Judge(model, read_rules(None, ()), None, lambda _: 0.0)
+    judge = Judge(model, read_rules(None, ()), KnowledgeBase(SETTINGS), lambda _: 0.0)
     stage = Support(SETTINGS, shop.state, shop.stores.public, shop.log, judge)
     await stage.assign(0)
     text = "where is my parcel? Ada Lovelace, ada-lovelace"

@@ -12,6 +12,7 @@ from stream_app.embedded import ValkeyServer
 from stream_app.ports import RawBatch
 from stream_app.settings import Settings
 from stream_app.support_files import read_rules
+from stream_app.support_knowledge import KnowledgeBase
 from stream_app.supporting import Judge
 from stream_app.worker import Worker, topic_specs
 
@@ -22,6 +23,7 @@ def test_labels_are_kept_for_good_and_messages_as_long_as_events() -> None:
     labels = specs["support-labels"]
     assert labels.config == {"cleanup.policy": "compact", "delete.retention.ms": "864000000"}
     assert not labels.setting  # nothing depends on how many partitions it has
+    assert specs["support-knowledge"].config == labels.config
     for name in ("support", "support-assist"):
         assert specs[name].config == {"retention.ms": "259200000"}
         assert specs[name].setting == "STREAM_APP_CLICKSTREAM_PARTITIONS"
@@ -52,7 +54,7 @@ async def test_messages_their_dead_letters_and_their_calls_of_redis_are_measured
     worker = Worker(settings)
     assert worker.support is not None
     model = SupportModel.fit(["my parcel", "my money"] * 2, ["track_order", "get_refund"] * 2)
-    worker.support.judge = Judge(model, read_rules(None, ()), None, None)
+    worker.support.judge = Judge(model, read_rules(None, ()), KnowledgeBase(settings), None)
     worker.metrics.registry.register(
         Standing(
             worker.metrics,

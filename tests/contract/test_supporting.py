@@ -14,6 +14,7 @@ from stream_app.errors import ConfigurationError, EventFileError, Fenced
 from stream_app.ports import Claim, Commit, PublicHash, RawBatch, Record, StateStore
 from stream_app.settings import Settings
 from stream_app.support_files import fit_model, read_knowledge, read_rules
+from stream_app.support_knowledge import KnowledgeBase
 from stream_app.supporting import SUPPORT, Judge, Meta, Support, vader
 from tests.contract.stores import Stores, opened
 
@@ -46,7 +47,7 @@ class Desk:
         self.judge = Judge(
             SupportModel.fit(*map(list, zip(*PAIRS, strict=True))),
             read_rules(None, ()),
-            read_knowledge(folder / "knowledge.csv"),
+            KnowledgeBase(SETTINGS, read_knowledge(folder / "knowledge.csv")),
             vader(),
         )
         self.stage = self.worker()
@@ -62,6 +63,7 @@ class Desk:
 @pytest.fixture
 async def desk(stores: Stores, tmp_path: Path) -> Desk:
     desk = Desk(stores, tmp_path)
+    await desk.stage.reindex()
     await desk.stage.assign(0)
     return desk
 

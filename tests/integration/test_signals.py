@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -77,6 +78,8 @@ async def test_sales_and_messages_of_a_shop_reach_forecasts_alerts_and_suggestio
         for day in range(22)
     ]  # fmt: skip
     await shop.send([Record(b"ada", orjson.dumps(sale)) for sale in sales])
+    gifts = Record(b"gift", b'{"question":"Do you wrap gifts?","answer":"Yes."}')
+    await shop.log.send(shop.settings.support_knowledge_topic, 0, [gifts])
     shop.worker()
 
     async def forecast() -> object:
@@ -103,7 +106,25 @@ async def test_sales_and_messages_of_a_shop_reach_forecasts_alerts_and_suggestio
     (assist,) = await values_of(shop, shop.settings.support_assist_topic)
     assert assist["intent"] == "track_order"
     assert assist["queue"] == "delivery"
-    assert assist["answers"]
+    answers: Any = assist["answers"]
+    assert [answer["id"] for answer in answers] == ["2"]  # the line of the file
     journey = assist["journey"]
     assert isinstance(journey, dict)
     assert journey["step"] == "post_purchase"
+    await suggested(shop, {"gift": "Yes."})
+    gifts = Record(b"gift", b'{"question":"Do you wrap gifts?","answer":"Not any more."}')
+    await shop.log.send(shop.settings.support_knowledge_topic, 0, [gifts])
+    await suggested(shop, {"gift": "Not any more."})
+
+
+async def suggested(shop: Shopfront, expected: dict[str, str]) -> None:
+    """A customer asks for gift wrapping until ``expected`` is what they are told."""
+
+    async def told() -> object:
+        asked = {"message_id": "m2", "user_id": "ada", "text": "do you wrap a gift?"}
+        await produce(shop, shop.settings.support_topic, "ada", asked)
+        values = await values_of(shop, shop.settings.support_assist_topic)
+        answers: Any = values[-1]["answers"]
+        return {answer["id"]: answer["answer"] for answer in answers} == expected
+
+    await shop.until(told)
