@@ -11,7 +11,9 @@ from stream_app.composition import Stages
 from stream_app.errors import LogUnavailable
 from stream_app.following import Follower
 from stream_app.ports import RawBatch
+from stream_app.recalling import Recall
 from stream_app.settings import Settings
+from stream_app.timers import StateScan
 
 OWNERS_CHECK_S = 0.5
 
@@ -27,6 +29,7 @@ class Broadcasts:
         stages: Stages,
         security: Security,
         followers: Sequence[Follower],
+        scan: StateScan,
     ) -> None:
         self._settings = settings
         self._stages = stages
@@ -41,6 +44,7 @@ class Broadcasts:
             for follower in followers
         }
         self._followers = followers
+        self._recall = Recall(stages.relate, stages.items, scan)
 
     async def load(self) -> None:
         """Read every topic to its end; the worker joins its group after that."""
@@ -66,6 +70,7 @@ class Broadcasts:
                 group.create_task(reader.follow())
             group.create_task(self._stages.withdraw.run())
             group.create_task(self._sweep())
+            group.create_task(self._recalled())
 
     async def _sweep(self) -> None:
         """Know what was published by partitions that came to this worker."""
@@ -76,6 +81,12 @@ class Broadcasts:
                 await withdraw.sweep(self._published)
             except LogUnavailable as exc:
                 log.warning("%s; published lists are read again later", exc)
+            await asyncio.sleep(OWNERS_CHECK_S)
+
+    async def _recalled(self) -> None:
+        """Have the items of partitions that came to this worker in memory."""
+        while True:
+            await self._recall.run()
             await asyncio.sleep(OWNERS_CHECK_S)
 
     def _published(self, partition: int) -> AsyncIterator[RawBatch]:

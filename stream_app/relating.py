@@ -93,7 +93,10 @@ class Owned:
 
 
 class Relate:
-    """The RELATE stage. One batch of a partition at a time; partitions may run side by side."""
+    """The RELATE stage. One batch of a partition at a time; partitions may run side by side.
+
+    ``listed`` says which items may be in lists of items.
+    """
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class Relate:
         self._telemetry = telemetry
         self._partitions = settings.cooccurrence_partitions
         self.owned: dict[int, Owned] = {}
-        self._listed = listed
+        self.listed = listed
         self._trending = asyncio.Lock()  # what was rendered first is written first
 
     async def process(self, batch: RawBatch) -> None:
@@ -224,6 +227,12 @@ class Relate:
             *([self._publish_trending()] if 0 in self.owned else ()),
         )
 
+    async def publish_now(self, partition: int, ids: NDArray[np.uint64]) -> None:
+        """Refresh the ``similar:`` keys of items of a partition, if it is (still) ours."""
+        owned = self.owned.get(partition)
+        if owned is not None and len(ids):
+            await self._publish_now(owned, ids)
+
     async def _publish_now(self, owned: Owned, ids: NDArray[np.uint64]) -> None:
         """Refresh the ``similar:`` keys of these items, after what is being published.
 
@@ -257,7 +266,7 @@ class Relate:
     async def _publish_top(
         self, key: str, ids: NDArray[np.uint64], values: NDArray[np.float64]
     ) -> None:
-        listed = np.flatnonzero(self._listed(ids))[: self._settings.trending_size]
+        listed = np.flatnonzero(self.listed(ids))[: self._settings.trending_size]
         ids, values = ids[listed], values[listed]
         await retrying(lambda: self._items.load(ids), "reading items")
         (text,) = self._items.render(
@@ -362,7 +371,7 @@ class Relate:
         )
         direct, nothing = np.full(out.shape, DIRECT, np.uint8), np.full(out.shape, -1)
         lists, size = Lists(counts, out, scores, direct, nothing), self._settings.similar_size
-        texts = self._items.render(keep_listed(lists, tables.nodes["id"], self._listed, size=size))
+        texts = self._items.render(keep_listed(lists, tables.nodes["id"], self.listed, size=size))
         return [
             (f"similar:{tables.names[node]}", text)
             for node, text in zip(nodes.tolist(), texts, strict=True)

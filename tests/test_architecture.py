@@ -118,7 +118,11 @@ LAYERS: dict[str, tuple[str, str]] = {
         "codec core delisting errors hashing items ports relating retrying settings turns",
         "msgspec numpy orjson",
     ),
-    "broadcasts": ("adapters composition errors following ports settings", ""),
+    "recalling": ("core items ports relating retrying timers", "numpy"),
+    "broadcasts": (
+        "adapters composition errors following ports recalling settings timers",
+        "",
+    ),
     "stocking": (
         "books errors ports settings events codec core hashing pipeline rejects retrying sales",
         "numpy orjson msgspec",

@@ -36,6 +36,20 @@ def keep_listed(
     )
 
 
+def holding_any(
+    tables: ItemTables, ids: NDArray[np.uint64], listed: ListedIds
+) -> NDArray[np.uint64]:
+    """Those of ``(n,)`` items whose neighbour table in memory has one that ``listed`` refuses."""
+    nodes = tables.lookup(ids)
+    nodes = nodes[nodes >= 0]
+    nodes = nodes[tables.nodes["row"][nodes] >= 0]
+    rows = tables.nodes["row"][nodes]
+    used = np.arange(tables.neighbour.shape[1]) < tables.filled[rows][:, None]
+    refused = np.zeros(used.shape, np.bool_)
+    refused[used] = ~listed(tables.nodes["id"][tables.neighbour[rows][used]])
+    return np.asarray(tables.nodes["id"][nodes[refused.any(axis=1)]], np.uint64)
+
+
 def holding(tables: ItemTables, gone: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Ids of items whose neighbour table in memory has one of ``gone``, and of those' neighbours.
 

@@ -8,6 +8,7 @@ import orjson
 from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
 from stream_app.composition import Stages, compose
 from stream_app.ports import RawBatch
+from stream_app.recalling import Recall
 from stream_app.settings import Settings, load_settings
 
 NOW = 1_700_000_000.0
@@ -86,6 +87,12 @@ class Shop:
             self.say(item, stock=0)
         await self.open()
         await self.stages.withdraw.sweep(self.all_published)
+
+    async def recall(self) -> int:
+        """Have all items in memory; how many lists there are of them."""
+        recall = Recall(self.stages.relate, self.stages.items, self.store)
+        await recall.run()
+        return recall.recalled
 
     async def all_published(self, partition: int) -> AsyncIterator[RawBatch]:
         """The records of the recommendations topic."""

@@ -148,6 +148,53 @@ async def test_who_takes_over_finds_what_was_published_before_in_the_log(shop: S
     assert [key for key in await shop.holders("item-1") if key.startswith("rec:")] == []
 
 
+@pytest.mark.parametrize("while_nobody_was_there", [True, False])
+async def test_lists_of_items_that_nobody_touched_since_the_start_lose_it_too(
+    while_nobody_was_there: bool,
+) -> None:
+    shop = Shop()
+    await shop.open()
+    others = 2 * shop.stages.items.tables.model.neighbours_max  # more than its table holds
+    views = [
+        {"event": "view", "item_id": item, "ts": NOW + k, "user_id": f"c{k}"}
+        for k in range(others)
+        for item in ("item-0", f"item-{k + 1}")
+    ]
+    await shop.send([orjson.dumps(event) for event in views])
+    await shop.send([orjson.dumps(views[-1] | {"item_id": "else", "user_id": "d"})] * 2)
+    keys = [f"similar:item-{k + 1}" for k in range(others)]
+
+    async def having() -> int:
+        texts = [await shop.public.get(key) for key in keys]
+        return sum(b'"item-0"' in text for text in texts if isinstance(text, bytes))
+
+    assert await having() == others
+    await shop.take_over(*["item-0"] * while_nobody_was_there)
+    if while_nobody_was_there:
+        await shop.stages.withdraw.step()
+        assert 0 < await having() < others, "those that its own table names are found at once"
+        await shop.recall()
+    else:
+        await shop.recall()
+        assert await having() == others
+        shop.say("item-0", stock=0)
+        await shop.refresh()
+    assert await having() == 0
+
+
+async def test_items_without_room_are_not_recalled() -> None:
+    shop = Shop(item_tables_max="1000", items_max="1000")
+    await shop.open()
+    first = [
+        {"event": "view", "item_id": f"item-{k}", "user_id": f"c{k // 4}"} for k in range(3_000)
+    ]
+    for at in range(0, len(first), 500):
+        part = first[at : at + 500]
+        await shop.send([orjson.dumps({"ts": NOW + at + k, **e}) for k, e in enumerate(part)])
+    await shop.take_over()
+    assert await shop.recall() <= 1_000
+
+
 async def test_customers_that_find_no_room_in_memory_are_found_in_the_log() -> None:
     shop = Shop(held_lists_max="10")
     await shop.open()

@@ -52,14 +52,14 @@ def views() -> list[Record]:
     return records
 
 
-async def listed(redis: Any, *, pages_only: bool = False) -> Counter[str]:
-    """In how many published keys each item is; ``pages_only`` leaves out those of items."""
+async def listed(redis: Any) -> Counter[str]:
+    """In how many published keys each item is."""
     found: Counter[str] = Counter()
     async for key in redis.scan_iter(count=1_000):
         kind = key.partition(b":")[0]
         if kind == b"rec":
             texts = [v for v in (await redis.hgetall(key)).values() if v.startswith(b"[")]
-        elif kind in (b"similar", b"trending") and not pages_only:
+        elif kind in (b"similar", b"trending"):
             texts = [await redis.get(key) or b"[]"]
         else:
             continue
@@ -112,10 +112,7 @@ async def test_what_cannot_be_sold_leaves_all_lists_also_when_nobody_was_there_t
         assert (await listed(redis))[everywhere[2]] > 0
         front.worker()
 
-        async def withdrawn() -> bool:
-            return (await listed(redis, pages_only=True))[everywhere[2]] == 0
-
-        await front.until(withdrawn)
+        await front.until(gone(everywhere[2]))
         # Back in stock: it may be listed again, with the customers' next events.
         await say(front, everywhere[0], stock=5)
         assert (await listed(redis))[everywhere[1]] == 0
