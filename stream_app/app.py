@@ -73,7 +73,7 @@ async def follow_roll_backs() -> None:
 async def follow_topics() -> None:
     """Follow catalog and users for as long as the worker lives."""
     try:
-        await worker.broadcasts.follow()
+        await worker.broadcasts.follow(worker.store)
     except ExceptionGroup as group:
         raise group.exceptions[0] from group
 

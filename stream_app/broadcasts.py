@@ -29,7 +29,6 @@ class Broadcasts:
         stages: Stages,
         security: Security,
         followers: Sequence[Follower],
-        scan: StateScan,
     ) -> None:
         self._settings = settings
         self._stages = stages
@@ -44,7 +43,6 @@ class Broadcasts:
             for follower in followers
         }
         self._followers = followers
-        self._recall = Recall(stages.relate, stages.items, scan)
 
     async def load(self) -> None:
         """Read every topic to its end; the worker joins its group after that."""
@@ -63,14 +61,17 @@ class Broadcasts:
             time.monotonic() - started,
         )
 
-    async def follow(self) -> None:
-        """Follow the topics and act on them; ends only with an error that stops the worker."""
+    async def follow(self, scan: StateScan) -> None:
+        """Follow the topics and act on them; ends only with an error that stops the worker.
+
+        ``scan`` lists the items of partitions that come.
+        """
         async with asyncio.TaskGroup() as group:
             for reader in self.readers.values():
                 group.create_task(reader.follow())
             group.create_task(self._stages.withdraw.run())
             group.create_task(self._sweep())
-            group.create_task(self._recalled())
+            group.create_task(self._recall(scan))
 
     async def _sweep(self) -> None:
         """Know what was published by partitions that came to this worker."""
@@ -83,10 +84,11 @@ class Broadcasts:
                 log.warning("%s; published lists are read again later", exc)
             await asyncio.sleep(OWNERS_CHECK_S)
 
-    async def _recalled(self) -> None:
+    async def _recall(self, scan: StateScan) -> None:
         """Have the items of partitions that came to this worker in memory."""
+        recall = Recall(self._stages.relate, self._stages.items, scan)
         while True:
-            await self._recall.run()
+            await recall.run()
             await asyncio.sleep(OWNERS_CHECK_S)
 
     def _published(self, partition: int) -> AsyncIterator[RawBatch]:

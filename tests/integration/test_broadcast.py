@@ -62,7 +62,7 @@ class Shop:
         )
         broadcasts = Broadcasts(self.settings, stages, security(self.settings), stages.followers)
         await broadcasts.load()
-        task = asyncio.create_task(broadcasts.follow())
+        task = asyncio.create_task(broadcasts.follow(MemoryStore()))
         try:
             yield stages, broadcasts
         finally:
