@@ -38,7 +38,7 @@ from stream_app.ports import ACCOUNTS_ID, Commit
 from stream_app.profiles import Profiles
 from stream_app.publishing import Messages, Publisher
 from stream_app.settings import Settings
-from stream_app.states import account, account_text, changed, follow_time, state_blobs
+from stream_app.states import account, account_text, changed, follow_time, quality, state_blobs
 from stream_app.telemetry import Telemetry
 
 Refused = Callable[[NDArray[np.uint64]], NDArray[np.uint8]]
@@ -141,6 +141,7 @@ class Applier:
                     users_n,
                     loaded.who.ids[own],
                     due[own],
+                    quality(learned.status[share.first : share.end], share.events),
                 )
             )
         self._telemetry.lap("render")

@@ -11,6 +11,7 @@ from stream_app.core.agenda import Agenda
 from stream_app.handing import Waiting
 from stream_app.ports import Claim, Commit
 from stream_app.publishing import Messages
+from stream_app.telemetry import Quality
 from stream_app.user_cache import UserCache
 
 BLEND_ID = b"blend"  # beside the states of a partition: what is learned of the sources' weights
@@ -31,6 +32,7 @@ class Applied(NamedTuple):
     users_n: int  # of the commit's writes, the first: states of customers, also those that are gone
     ids: NDArray[np.uint64]  # of the customers, and when time will move each of them
     deadlines: NDArray[np.float64]
+    quality: Quality
 
 
 @dataclass(slots=True)

@@ -137,6 +137,7 @@ class Learn:
             self._telemetry.lap("commit")
             # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
             owned.take(done)
+            self._telemetry.quality(done.quality)
             await self._publisher.publish(batch.partition, done.outbox, done.messages)
             await self._follow_up(owned, done.outbox)
             self._telemetry.lap("publish")

@@ -4,10 +4,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from stream_app.core.internal import APPLIED, DUPLICATE, QUARANTINED, REFUSED, STALE
 from stream_app.core.model import INTERNAL, KIND
 from stream_app.core.state import encode_users
 from stream_app.events import EventBatch
 from stream_app.ports import RawBatch
+from stream_app.telemetry import Quality
+
+LATE_S = 60.0  # from what happened to its record: more than networks and full queues explain
+_CAUSES = {"duplicate": DUPLICATE, "bot": QUARANTINED, "refused": REFUSED, "overtaken": STALE}
+CAUSES = (*_CAUSES, "ignored")  # of rejected records
 
 
 def state_blobs(
@@ -47,6 +53,28 @@ def account(
     partition["dead_lettered"] += len(events.rejects)
     partition["rejected"] += events.ignored
     partition["skipped"] += batch.next_offset - start - len(batch)
+
+
+def quality(status: NDArray[np.uint8], events: EventBatch) -> Quality:
+    """Rejected records by cause, whose sum is what was rejected, and late events.
+
+    ``status (n,)`` is what became of each event. Late are those taken in that happened more than
+    ``LATE_S`` before their record was made; records without a time say nothing.
+    """
+    own = (events.events["kind"] < KIND[INTERNAL[0]]) & (status == APPLIED)
+    late = own & (events.record_ts - events.events["ts"] > LATE_S)
+    return Quality(_causes(status, events), int(np.count_nonzero(late)))
+
+
+def _causes(status: NDArray[np.uint8], events: EventBatch) -> dict[str, int]:
+    found = {"ignored": events.ignored} if events.ignored else {}
+    if not status.any():
+        return found
+    offsets = events.events["offset"]
+    # Events of one record go the same way, and count as one.
+    begins = np.append(True, offsets[1:] != offsets[:-1])
+    counts = np.bincount(status[begins], minlength=max(_CAUSES.values()) + 1)
+    return found | {cause: int(counts[k]) for cause, k in _CAUSES.items() if counts[k]}
 
 
 def account_text(partition: NDArray[np.void], cursor: int) -> bytes:

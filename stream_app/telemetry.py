@@ -1,10 +1,18 @@
-"""What the stages tell an observer: a port of two verbs, and an observer that listens to nothing.
+"""What the stages tell an observer: a port of three verbs, and an observer that listens to nothing.
 
 :mod:`stream_app.adapters.telemetry` implements it. Everything is told once per batch, never per
 event; what can be read from state (accounts, cursors, sizes) is read when somebody asks.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+
+class Quality(NamedTuple):
+    """Of a batch: records ``rejected`` by cause, those that there are, and events taken in late."""
+
+    rejected: Mapping[str, int]
+    late: int
 
 
 class Telemetry(Protocol):
@@ -18,6 +26,10 @@ class Telemetry(Protocol):
         """``missing`` of ``asked`` entries were not in cache ``name`` and are read."""
         ...
 
+    def quality(self, found: Quality) -> None:
+        """What was wrong with the records of a batch that has been committed."""
+        ...
+
 
 class Silent:
     """Listens to nothing: evaluation, tests, tools."""
@@ -26,6 +38,9 @@ class Silent:
         """Nothing."""
 
     def cache(self, name: str, *, asked: int, missing: int) -> None:
+        """Nothing."""
+
+    def quality(self, found: Quality) -> None:
         """Nothing."""
 
 

@@ -25,6 +25,7 @@ from stream_app.composition import Stages, compose
 from stream_app.hashing import stable_hash
 from stream_app.ports import RawBatch
 from stream_app.settings import load_settings
+from stream_app.telemetry import Quality
 
 WARM, WARM_BATCH = 40_000, 2_048
 BATCHES = {1: 320, 16: 320, 256: 64, 4_096: 16}  # how many, by events of one
@@ -52,6 +53,9 @@ class Laps:
         self._at = now
 
     def cache(self, name: str, *, asked: int, missing: int) -> None:
+        """Nothing."""
+
+    def quality(self, found: Quality) -> None:
         """Nothing."""
 
 

@@ -91,10 +91,14 @@ PANELS: tuple[Panel, ...] = (  # title, unit, what it says, (expression, legend)
         ),
     ),
     (
-        "Dead letters",
+        "Data quality",
         "ops",
-        "By reason",
-        ((f"sum by (reason) (rate(stream_app_dead_letters_total{RATE}))", "{{reason}}"),),
+        "Dead letters by reason, rejected records by cause, late events",
+        (
+            (f"sum by (reason) (rate(stream_app_dead_letters_total{RATE}))", "{{reason}}"),
+            (f"sum by (cause) (rate(stream_app_rejected_records_total{RATE}))", "{{cause}}"),
+            (f"sum(rate(stream_app_late_events_total{RATE}))", "late"),
+        ),
     ),
     (
         "Ignored events",

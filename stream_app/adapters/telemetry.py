@@ -27,6 +27,7 @@ from prometheus_client.process_collector import ProcessCollector
 from stream_app.adapters.tallies import Ages, Tally, Total
 from stream_app.errors import Fenced, RolledBack
 from stream_app.ports import RawBatch
+from stream_app.telemetry import Quality
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 Handler = Callable[[RawBatch], Awaitable[None]]
@@ -112,6 +113,8 @@ class Metrics:
         )
         self.lost = total("partitions_lost", "Batches refused by the store", "stage", "cause")
         self.dead_letters = total("dead_letters", "Records dead-lettered", "reason")
+        self.rejected = total("rejected_records", "Records of the clickstream rejected", "cause")
+        self.late = total("late_events", "Events whose record was made a minute later, or more")
         self.published = total("published_records", "Records produced", "topic")
         self.lists = total("published_customers", "Customers whose lists were written to Redis")
 
@@ -135,6 +138,12 @@ class Metrics:
         """See :meth:`stream_app.telemetry.Telemetry.cache`."""
         self.caches.add((name, "hit"), asked - missing)
         self.caches.add((name, "miss"), missing)
+
+    def quality(self, found: Quality) -> None:
+        """See :meth:`stream_app.telemetry.Telemetry.quality`."""
+        for cause, records in found.rejected.items():
+            self.rejected.add((cause,), records)
+        self.late.add((), found.late)
 
     def watched(self, stage: str, handler: Handler, *, fresh: bool = False) -> Handler:
         """``handler`` with its batches measured; ``fresh``: it ends with its lists written."""

@@ -115,6 +115,9 @@ def test_every_record_is_in_one_outcome_and_the_lag_comes_to_nothing(live: LiveS
     found = samples(live)
     for outcome, least in (("applied", 34), ("dead_lettered", 3), ("rejected", 1)):
         assert value(found, "stream_app_records_total", stage="learn", outcome=outcome) >= least
+    rejected = value(found, "stream_app_records_total", stage="learn", outcome="rejected")
+    assert value(found, "stream_app_rejected_records_total") == rejected
+    assert value(found, "stream_app_rejected_records_total", cause="duplicate") >= 1
     for reason in ("malformed_json", "missing_field", "unknown_event"):
         assert value(found, "stream_app_dead_letters_total", reason=reason) == 1
 
