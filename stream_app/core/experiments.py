@@ -211,7 +211,8 @@ def _against(
         verdict = "better" if difference > 0 else "worse"
     return {
         "difference": difference,
-        "interval": [difference - radius, difference + radius],
+        # Rates differ by one at most: with few customers that is all that is known.
+        "interval": [max(difference - radius, -1.0), min(difference + radius, 1.0)],
         "p_value": always_valid_p(difference, spread * (1.0 / n0 + 1.0 / n1), 0.1 * pooled),
         "verdict": verdict,
     }

@@ -204,6 +204,15 @@ def test_a_real_difference_is_found_and_the_guardrail_stops_harm() -> None:
         assert (row["verdict"], row["p_value"] < 0.01) == (verdict, True)
 
 
+def test_of_a_handful_of_customers_no_more_than_the_possible_is_said() -> None:
+    (one,) = parse_experiments("[experiment.a]\nvariants = { no = 1, yes = 1 }", "test")
+    sums = np.zeros((4, 6))
+    for customers, bought in (([1, 1], [0, 1]), ([3, 2], [1, 2])):
+        sums[:2, 0], sums[:2, 1] = customers, bought
+        row = results(one, sums)["variants"][1]
+        assert (row["interval"], row["verdict"]) == ([-1.0, 1.0], "go on")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
