@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from stream_app.embedded import free_port
 from tests.operations.browser import chromium, page_of, shot
@@ -18,6 +18,20 @@ from tests.operations.live import LiveShop, until, view
 
 BRIDGE = Path(__file__).parents[2] / "examples" / "storefront" / "bridge.py"
 TOURS = (("tent", "bag", "mat", "stove"), ("boots", "rope", "helmet"), ("tent", "mat", "lamp"))
+
+KNEW = re.compile(r"your list knew (\d+) ms after your click")
+PROMISED_MS = 1_000
+
+
+def within_ms(page: Page, product: str) -> int:
+    """How long after a click on ``product`` the list changed that the visitor sees."""
+    page.evaluate("document.querySelector('#fresh').textContent = ''")
+    page.get_by_role("button", name=f"Look at {product}").click()
+    expect(page.locator("#fresh")).to_have_text(KNEW)
+    expect(page.locator("#list")).to_contain_text(f"because of {product}")
+    found = KNEW.search(page.locator("#fresh").text_content() or "")
+    assert found is not None
+    return int(found[1])
 
 
 def answers(url: str, **request: object) -> int:
@@ -62,7 +76,7 @@ def test_a_click_changes_the_list_of_this_very_visitor(shop: str) -> None:
         shot(page, "storefront-1")
         page.get_by_role("button", name="Look at Tent").click()
         fresh = page.get_by_role("status")
-        expect(fresh).to_have_text(re.compile(r"your list knew \d+ ms after your click"))
+        expect(fresh).to_have_text(KNEW)
         expect(page.locator("#origin")).to_have_text("from what you did")
         expect(page.locator("#list")).to_contain_text("because of Tent")
         expect(page.locator("#list")).to_contain_text("Sleeping")
@@ -71,7 +85,10 @@ def test_a_click_changes_the_list_of_this_very_visitor(shop: str) -> None:
         expect(page.locator("#step")).to_have_text("cart")
         expect(page.locator("#list")).to_contain_text("because of Hiking boots")
         shot(page, "storefront-3")
-        print("\n", fresh.text_content(), end="", file=sys.__stderr__)
+        took_ms = [within_ms(page, name) for name in ("Head lamp", "Helmet", "Climbing rope")]
+        print(f"\nlists knew after {took_ms} ms", end="", file=sys.__stderr__)
+        # The best of three: what the machine does besides is not what is promised.
+        assert min(took_ms) <= PROMISED_MS
         other.reload()
         expect(other.locator("#step")).to_have_text("new")  # another visitor is nobody still
 
