@@ -240,4 +240,5 @@ def _compiled(table: JourneyFile) -> Journey:
         tuple(step.actions for step in by_number),
         tuple(table.timeouts),
         tuple(timeout.action for timeout in table.timeouts.values()),
+        tuple(number.values()),
     )

@@ -1,7 +1,6 @@
 """What the console shows, as JSON-able dictionaries: this worker's figures, a customer, an item."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,18 +8,20 @@ import orjson
 
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.telemetry import FRESHNESS_EDGES_S
+from stream_app.console.funnel import defined, funnel, goal_of
 from stream_app.core.customer import FIRST_OF_SESSION
-from stream_app.core.model import KINDS
+from stream_app.core.model import KINDS, STEPS_MAX
 from stream_app.core.state import decode_users
 from stream_app.hashing import customer_id, given_name, stable_hash
 from stream_app.outcomes import experiments, feedback
 from stream_app.ports import USERS
 from stream_app.pseudonyms import load_pseudonyms, names_of
 from stream_app.rehearsal import rehearse
+from stream_app.states import CAUSES
 from stream_app.worker import Worker
 
 
-def live(worker: Worker, statuses: list[Any], steps: Sequence[str]) -> dict[str, Any]:
+def live(worker: Worker, statuses: list[Any]) -> dict[str, Any]:
     """Totals since the process began (or ever, for records); the page makes rates of them."""
     metrics = worker.metrics
     records: dict[str, int] = {}
@@ -28,10 +29,11 @@ def live(worker: Worker, statuses: list[Any], steps: Sequence[str]) -> dict[str,
         if account.stage == "learn":
             for outcome, count in account.outcomes.items():
                 records[outcome] = records.get(outcome, 0) + count
-    n = len(steps)
-    moves = np.zeros((n, n))
+    journey = worker.stages.learn.journey
+    counts = np.zeros((STEPS_MAX, STEPS_MAX))
     for owned in worker.stages.learn.owned.values():
-        moves += owned.partition["step_counts"][0][:n, :n]
+        counts += owned.partition["step_counts"][0]
+    steps, moves = [journey.names[k] for k in journey.defined], defined(journey, counts)
     return {
         "at": time.time(),
         "records": records,
@@ -47,10 +49,13 @@ def live(worker: Worker, statuses: list[Any], steps: Sequence[str]) -> dict[str,
                 "done": status.acked,
                 "end": status.high_water,
             }
-            for status in statuses
+            for status in sorted(statuses, key=lambda status: (status.topic, status.partition))
         ],
-        "steps": list(steps),
-        "moves": moves.round().astype(int).tolist(),
+        "steps": steps,
+        "moves": moves.tolist(),
+        "funnel": [stage._asdict() for stage in funnel(steps, moves, goal_of(journey))],
+        "rejected": {cause: int(metrics.rejected.value((cause,))) for cause in CAUSES},
+        "late": int(metrics.late.value()),
         "dead": {"by_reason": metrics.dead.by_reason, "latest": metrics.dead.latest[::-1]},
         "sizes": worker.sizes(),
         "outcomes": {
@@ -72,7 +77,7 @@ async def customer(worker: Worker, name: str) -> dict[str, Any] | None:
         events = events or await _recent(worker, called, _partition(worker, name))
     if not (isinstance(lists, dict) or isinstance(profile, bytes) or events):
         return None
-    fields = lists if isinstance(lists, dict) else {}
+    fields = dict(sorted(lists.items())) if isinstance(lists, dict) else {}
     return {
         "id": name,
         "journey": {

@@ -7,7 +7,6 @@ from typing import Any
 from stream_app.console import figures
 from stream_app.console.access import COOKIE, Access
 from stream_app.errors import StoreUnavailable, StreamAppError
-from stream_app.journeys import load_journey
 from stream_app.worker import Worker
 
 STATIC = Path(__file__).parent / "static"
@@ -47,12 +46,11 @@ def serve(app: Any, worker: Worker) -> None:
         return view.json({"error": why}, status=401, headers=dict(HEADERS))
 
     _serve_page(app, access)
-    steps = [name for name in load_journey(settings.journey_file).names if name]
 
     @app.page("/console/api/live")  # type: ignore[untyped-decorator]
     async def live(view: Any, request: Any) -> Any:
         """This worker's figures."""
-        found = figures.live(worker, app.partition_statuses(), steps)
+        found = figures.live(worker, app.partition_statuses())
         return refused(view, request) or view.json(found, headers=dict(HEADERS))
 
     _serve_search(app, worker, refused, "customer", figures.customer)

@@ -71,7 +71,8 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """A journey table. Sequences by step have ``STEPS_MAX`` entries.
+    """A journey table. Sequences by step have ``STEPS_MAX`` entries; ``defined`` are the numbers
+    of the file's own steps, in its order.
 
     A number that no step of the file has reads as the start: customers whose step was taken out of
     the file begin anew.
@@ -83,6 +84,7 @@ class Journey:
     actions: tuple[tuple[str, ...], ...]  # by step, the preferred one first
     timers: tuple[str, ...]  # names of the time-outs
     timer_actions: tuple[str, ...]  # "" = those of the step
+    defined: tuple[int, ...]
 
     def likely_next(self, step_counts: NDArray[np.float64]) -> list[int]:
         """By step, the one that customers most often went to from there."""

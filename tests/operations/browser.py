@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
 
 SHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 WRITE = os.environ.get("WRITE_SCREENSHOTS") == "1"  # `make screenshots` renews those in docs
@@ -36,6 +36,14 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def logged_in(page: Page, url: str, token: str) -> None:
+    """Open the console of a worker."""
+    page.goto(f"{url}/console/")
+    page.get_by_label("Token").fill(token)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status", name="Connection")).to_have_text("live")
+
+
 @contextmanager
 def page_of(browser: Browser, *, width: int = 1200, height: int = 900) -> Iterator[Page]:
     """A page that fails the test for any error of a script and any request that leaves the host."""
@@ -54,13 +62,22 @@ def page_of(browser: Browser, *, width: int = 1200, height: int = 900) -> Iterat
     assert errors == []
 
 
-def shot(page: Page, name: str) -> None:
-    """A picture for the documentation, in few colours to be small."""
+def shot(page: Page, name: str, *parts: str) -> None:
+    """A picture for the documentation, of the ``parts`` alone; in few colours to be small."""
     if not WRITE:
         return
+    clip = None
+    if parts:
+        boxes = [box for part in parts if (box := page.locator(part).bounding_box())]
+        left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
+        right = max(box["x"] + box["width"] for box in boxes)
+        bottom = max(box["y"] + box["height"] for box in boxes)
+        top += page.evaluate("window.scrollY")
+        bottom += page.evaluate("window.scrollY")
+        clip = FloatRect(x=left, y=top, width=right - left, height=bottom - top)
     from PIL import Image
 
     SHOTS.mkdir(exist_ok=True)
-    with Image.open(io.BytesIO(page.screenshot(full_page=True))) as picture:
+    with Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip))) as picture:
         few = picture.convert("RGB").quantize(32, dither=Image.Dither.NONE)
         few.save(SHOTS / f"{name}.png", optimize=True)

@@ -37,6 +37,12 @@ KUBECTL_AND_HELM = Package(
     "64ede7cac6f75f7ce5cb5d01f75bd3357c9e03114f02c615a0a24b5f1453b7b3"
     "d1321883ed6e532cb77f5ff9ba51945b9ad1fadb78288b61d548201484d148b8",
 )
+AXE = Package(
+    "axe-core",
+    "4.10.3",
+    "5e6edba515e70d25f6604d9815f064d859c5d1ea7ab661bbc4f87c88779ef0c2"
+    "1cae0abbeb636471ef39e9d62d2582e4b88a1866f19f4ecfcf6d986275e4dc12",
+)
 
 
 def missing(why: str) -> NoReturn:
