@@ -74,6 +74,12 @@ class User(msgspec.Struct):
     is_guest: bool | None = None
 
 
+class Visit(msgspec.Struct):
+    """Entity ``client_session`` of apps; its ``userId`` is the installation's."""
+
+    userId: Identity = None  # noqa: N815 - as it is on the wire
+
+
 class Enriched(
     msgspec.Struct,
     rename={
@@ -82,6 +88,7 @@ class Enriched(
         "transactions": f"{_ENTITY}transaction_1",
         "refunds": f"{_ENTITY}refund_1",
         "users": f"{_ENTITY}user_1",
+        "visits": "contexts_com_snowplowanalytics_snowplow_client_session_1",
     },
 ):
     """An enriched event as the SDKs' JSON, as far as it is read."""
@@ -99,9 +106,11 @@ class Enriched(
     transactions: list[Order] | None = None
     refunds: list[Order] | None = None
     users: list[User] | None = None
+    visits: list[Visit] | None = None
 
 
 _decode = decoder(Enriched, strict=False)
+_READ = frozenset(field.encode_name for field in msgspec.structs.fields(Enriched))
 
 
 def snowplow_events(value: bytes) -> list[Event]:
@@ -124,7 +133,7 @@ def snowplow_events(value: bytes) -> list[Event]:
             event=kind,
             ts=seconds(enriched.derived_tstamp or enriched.collector_tstamp),
             user_id=_known(enriched),
-            session_id=first(enriched.domain_userid, enriched.network_userid),
+            session_id=_device(enriched),
             item_id=product.id,
             event_id=identity,
             category=product.category,
@@ -135,6 +144,12 @@ def snowplow_events(value: bytes) -> list[Event]:
         )
         for product in products or [Product()]
     ]
+
+
+def _device(enriched: Enriched) -> Identity:
+    """The browser's id, the app's, else the collector's cookie, which apps may not keep."""
+    visit = (enriched.visits or [Visit()])[0]
+    return first(enriched.domain_userid, visit.userId, enriched.network_userid)
 
 
 def _known(enriched: Enriched) -> Identity:
@@ -159,9 +174,10 @@ def _json_of_line(line: bytes) -> bytes:
             fields[_ACTION] = event.get("data")
         for entity in contexts.get("data") or []:
             schema = str(entity.get("schema", ""))
-            if schema.startswith(_IGLU):
-                name = schema.removeprefix(_IGLU).partition("/")[0]
-                fields.setdefault(f"{_ENTITY}{name}_1", []).append(entity.get("data"))
+            vendor, _, rest = schema.removeprefix("iglu:").partition("/")
+            name = f"contexts_{vendor.replace('.', '_')}_{rest.partition('/')[0]}_1"
+            if name in _READ:
+                fields.setdefault(name, []).append(entity.get("data"))
     except UnicodeDecodeError as exc:
         raise EventRejected("not_utf8", str(exc)) from exc
     except orjson.JSONDecodeError as exc:
