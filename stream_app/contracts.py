@@ -6,16 +6,29 @@ Writes an AsyncAPI 3 document and JSON Schemas (2020-12) of all that is read and
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
 
 from stream_app.audience import UserRecord
 from stream_app.catalog_wire import ItemRecord
+from stream_app.core.merchandising import ACTIONS
 from stream_app.core.model import INTERNAL, KINDS
-from stream_app.reader import DeadLetter, Entry, Profile, Recommendations
+from stream_app.reader import (
+    Aggregates,
+    DeadLetter,
+    Demand,
+    Entry,
+    InventoryAlert,
+    Profile,
+    Recommendations,
+    SupportAssist,
+)
+from stream_app.rule_records import RuleRecord
 from stream_app.settings import Settings, load_settings
+from stream_app.supporting import Label, Message
+from stream_app.suppression import Erasure
 from stream_app.wire import Event
 from stream_app.worker import topic_specs
 
@@ -54,6 +67,13 @@ def event_schema(settings: Settings) -> dict[str, Any]:
     return schema
 
 
+def rule_schema() -> dict[str, Any]:
+    """A merchandising rule; what an action needs besides is checked by the worker."""
+    schema = _schema(RuleRecord, "A merchandising rule")
+    schema["properties"]["action"] = {"enum": list(ACTIONS)}
+    return schema
+
+
 def schemas(settings: Settings) -> dict[str, dict[str, Any]]:
     """File name (without ``.json``) → schema."""
     return {
@@ -63,11 +83,138 @@ def schemas(settings: Settings) -> dict[str, dict[str, Any]]:
         "profile": _schema(Profile, "Profile"),
         "dead-letter-headers": _schema(DeadLetter, "Headers of a dead letter"),
         "item": _schema(ItemRecord, "An item of the catalog"),
+        "demand": _schema(Demand, "What an item will sell: demand:<item_id>"),
+        "inventory-alert": _schema(InventoryAlert, "An item's state of stock"),
+        "aggregates": _schema(Aggregates, "Counts with noise: aggregates:latest"),
+        "support-message": _schema(Message, "A message to customer service"),
+        "support-assist": _schema(SupportAssist, "What to know of a message"),
+        "support-label": _schema(Label, "What a message was about"),
+        "erasure": _schema(Erasure, "When a customer was erased last"),
+        "rule": rule_schema(),
         "user": _schema(UserRecord, "What is known of a customer beforehand"),
     }
 
 
-def _channel(settings: Settings, topic: str, title: str, message: str) -> dict[str, Any]:
+class Channel(NamedTuple):
+    """A topic as others see it: who sends what, keyed by what. ``topic`` names the setting."""
+
+    topic: str
+    title: str
+    operations: tuple[tuple[str, str, str], ...]  # action, name, summary
+    message: str
+    says: str
+    key: str
+    payload: str | None
+
+
+CHANNELS = {
+    "clickstream": Channel(
+        "clickstream_topic",
+        "What customers do",
+        (("receive", "receiveEvents", "Learn from an event"),),
+        "event",
+        "An event",
+        "user_id, else session_id",
+        "event",
+    ),
+    "catalog": Channel(
+        "catalog_topic",
+        "Items; compacted, no value: deleted",
+        (("receive", "receiveItems", "Know, change or withdraw an item"),),
+        "item",
+        "An item, completely",
+        "item_id",
+        "item",
+    ),
+    "users": Channel(
+        "users_topic",
+        "Customers; compacted, no value: deleted",
+        (("receive", "receiveUsers", "Know a customer beforehand"),),
+        "user",
+        "A customer, completely",
+        "user_id",
+        "user",
+    ),
+    "rules": Channel(
+        "rules_topic",
+        "Merchandising rules; compacted, no value: dropped",
+        (("receive", "receiveRules", "Follow a rule from now on"),),
+        "rule",
+        "A rule, completely",
+        "the rule's id",
+        "rule",
+    ),
+    "recommendations": Channel(
+        "recommendations_topic",
+        "Refreshed lists; compacted, drop records whose version is older",
+        (("send", "sendRecommendations", "Publish fresh lists"),),
+        "recommendations",
+        "A customer's lists",
+        "user_id or session_id; no value: erased",
+        "recommendations",
+    ),
+    "inventoryAlerts": Channel(
+        "inventory_topic",
+        "Stock that may not last, or is too much",
+        (("send", "sendInventoryAlerts", "Say that an item's stock came into another state"),),
+        "inventoryAlert",
+        "An item's state of stock, with its forecast",
+        "item_id",
+        "inventory-alert",
+    ),
+    "support": Channel(
+        "support_topic",
+        "Messages to customer service",
+        (("receive", "receiveMessages", "Judge a message"),),
+        "supportMessage",
+        "A message",
+        "user_id, else session_id",
+        "support-message",
+    ),
+    "supportAssist": Channel(
+        "support_assist_topic",
+        "Suggestions for who answers a message; drop a message_id that comes again",
+        (("send", "sendAssists", "Suggest intent, queue and answers"),),
+        "supportAssist",
+        "What to know of a message",
+        "as the message had it, or the customer's pseudonym",
+        "support-assist",
+    ),
+    "supportLabels": Channel(
+        "support_labels_topic",
+        "What messages were about, by those who answered them",
+        (("receive", "receiveLabels", "Learn an intent"),),
+        "supportLabel",
+        "A message's intent",
+        "any",
+        "support-label",
+    ),
+    "erasures": Channel(
+        "erasures_topic",
+        "Who was erased; compacted, no value: may be taken in again",
+        (
+            ("send", "sendErasures", "Say that a customer was erased"),
+            ("receive", "receiveErasures", "Refuse what they did before"),
+        ),
+        "erasure",
+        "When a customer was erased last",
+        "64-bit hash of the customer, 16 hexadecimal digits",
+        "erasure",
+    ),
+    "deadLetters": Channel(
+        "dead_letter_topic",
+        "What could not be taken",
+        (("send", "sendDeadLetters", "Set aside what cannot be taken"),),
+        "deadLetter",
+        "A record as it came",
+        "as it came",
+        None,
+    ),
+}
+
+
+def _channel(channel: Channel, settings: Settings) -> dict[str, Any]:
+    topic = getattr(settings, channel.topic)
     (spec,) = (spec for spec in topic_specs(settings) if spec.name == topic)
     configs = {
         name: int(value) if value.isdigit() else [value] if name == "cleanup.policy" else value
@@ -75,8 +222,8 @@ def _channel(settings: Settings, topic: str, title: str, message: str) -> dict[s
     }
     return {
         "address": topic,
-        "title": title,
-        "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+        "title": channel.title,
+        "messages": {channel.message: {"$ref": f"#/components/messages/{channel.message}"}},
         "bindings": {
             "kafka": {
                 "topic": topic,
@@ -89,27 +236,24 @@ def _channel(settings: Settings, topic: str, title: str, message: str) -> dict[s
     }
 
 
+def _message(channel: Channel) -> dict[str, Any]:
+    bound = {
+        "kafka": {
+            "key": {"type": "string", "description": channel.key},
+            "bindingVersion": "0.5.0",
+        }
+    }
+    made = {"title": channel.says, "contentType": "application/json", "bindings": bound}
+    if channel.payload is None:
+        headers = {"$ref": "./dead-letter-headers.json"}
+        return made | {"contentType": "*/*", "headers": headers}
+    return made | {"payload": {"$ref": f"./{channel.payload}.json"}}
+
+
 def asyncapi(settings: Settings) -> dict[str, Any]:
     """The AsyncAPI 3 document, from the application's point of view, with default topic names."""
-
-    def message(title: str, key: str, payload: str | None, **more: Any) -> dict[str, Any]:
-        bound = {
-            "kafka": {"key": {"type": "string", "description": key}, "bindingVersion": "0.5.0"}
-        }
-        made: dict[str, Any] = {
-            "title": title,
-            "contentType": "application/json",
-            "bindings": bound,
-        }
-        if payload:
-            made["payload"] = {"$ref": f"./{payload}.json"}
-        return made | more
-
-    def operation(action: str, channel: str, text: str) -> dict[str, Any]:
-        return {"action": action, "channel": {"$ref": f"#/channels/{channel}"}, "summary": text}
-
-    letter = message("A record that is no event, as it came", "as it came", None)
-    letter |= {"headers": {"$ref": "./dead-letter-headers.json"}, "contentType": "*/*"}
+    # Its topics are there with a file to learn from only, which nothing here reads.
+    served = settings.model_copy(update={"support_train_file": Path("messages.csv")})
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -118,45 +262,18 @@ def asyncapi(settings: Settings) -> dict[str, Any]:
             "description": "Events in, recommendations out. Topic names are the defaults.",
         },
         "defaultContentType": "application/json",
-        "channels": {
-            "clickstream": _channel(
-                settings, settings.clickstream_topic, "What customers do", "event"
-            ),
-            "catalog": _channel(
-                settings, settings.catalog_topic, "Items; compacted, no value: deleted", "item"
-            ),
-            "users": _channel(
-                settings, settings.users_topic, "Customers; compacted, no value: deleted", "user"
-            ),
-            "recommendations": _channel(
-                settings,
-                settings.recommendations_topic,
-                "Refreshed lists; compacted, drop records whose version is older",
-                "recommendations",
-            ),
-            "deadLetters": _channel(
-                settings, settings.dead_letter_topic, "What is no event", "deadLetter"
-            ),
-        },
+        "channels": {name: _channel(channel, served) for name, channel in CHANNELS.items()},
         "operations": {
-            "receiveEvents": operation("receive", "clickstream", "Learn from an event"),
-            "receiveItems": operation("receive", "catalog", "Know, change or withdraw an item"),
-            "receiveUsers": operation("receive", "users", "Know a customer beforehand"),
-            "sendRecommendations": operation("send", "recommendations", "Publish fresh lists"),
-            "sendDeadLetters": operation("send", "deadLetters", "Set aside what is no event"),
+            name: {
+                "action": action,
+                "channel": {"$ref": f"#/channels/{at}"},
+                "summary": summary,
+            }
+            for at, channel in CHANNELS.items()
+            for action, name, summary in channel.operations
         },
         "components": {
-            "messages": {
-                "event": message("An event", "user_id, else session_id", "event"),
-                "item": message("An item, completely", "item_id", "item"),
-                "user": message("A customer, completely", "user_id", "user"),
-                "recommendations": message(
-                    "A customer's lists",
-                    "user_id or session_id; no value: erased",
-                    "recommendations",
-                ),
-                "deadLetter": letter,
-            }
+            "messages": {channel.message: _message(channel) for channel in CHANNELS.values()}
         },
     }
 

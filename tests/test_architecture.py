@@ -158,7 +158,11 @@ LAYERS: dict[str, tuple[str, str]] = {
     "memory_watch": ("errors", ""),
     "reference": ("settings", "pydantic"),
     "reader": ("pseudonyms errors hashing", "msgspec"),
-    "contracts": ("audience catalog_wire core reader settings wire worker", "msgspec orjson"),
+    "contracts": (
+        "audience catalog_wire core reader rule_records settings supporting suppression wire"
+        " worker",
+        "msgspec orjson",
+    ),
     "warmup": ("ports settings composition core adapters.memory", "numpy orjson"),
     "commands": ("*", "click numpy orjson rich"),
     "offline": (

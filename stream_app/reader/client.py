@@ -17,6 +17,7 @@ from stream_app.reader.records import (
     decode_profile,
     decode_recommendations,
 )
+from stream_app.reader.signals import Aggregates, Demand, decode_aggregates, decode_demand
 
 T = TypeVar("T")
 Asking = Generator[tuple[str, ...], Any, T]  # yields commands, is sent their replies
@@ -78,6 +79,16 @@ def _entries(key: str, limit: int) -> Asking[list[Entry]]:
     return decode_entries((yield "GET", key))[:limit]
 
 
+def _demand(item_id: str) -> Asking[Demand | None]:
+    found = yield "GET", f"demand:{item_id}"
+    return decode_demand(found) if found else None
+
+
+def _aggregates() -> Asking[Aggregates | None]:
+    found = yield "GET", "aggregates:latest"
+    return decode_aggregates(found) if found else None
+
+
 def _profile(named: Named, user_id: str) -> Asking[Profile | None]:
     for name in named(user_id, False):
         if found := (yield "GET", f"profile:{name}"):
@@ -131,6 +142,14 @@ class Reader:
         """What is known of a customer."""
         return self._ask(_profile(self._named, user_id))
 
+    def demand(self, item_id: str) -> Demand | None:
+        """What an item will sell; ``None`` for one that was never bought."""
+        return self._ask(_demand(item_id))
+
+    def aggregates(self) -> Aggregates | None:
+        """The counts of customers published last, with noise; ``None`` before the first."""
+        return self._ask(_aggregates())
+
     def _ask(self, asking: Asking[T]) -> T:
         reply = None
         while True:
@@ -176,6 +195,14 @@ class AsyncReader:
     async def profile(self, user_id: str) -> Profile | None:
         """See :meth:`Reader.profile`."""
         return await self._ask(_profile(self._named, user_id))
+
+    async def demand(self, item_id: str) -> Demand | None:
+        """See :meth:`Reader.demand`."""
+        return await self._ask(_demand(item_id))
+
+    async def aggregates(self) -> Aggregates | None:
+        """See :meth:`Reader.aggregates`."""
+        return await self._ask(_aggregates())
 
     async def _ask(self, asking: Asking[T]) -> T:
         reply = None

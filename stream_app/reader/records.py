@@ -165,19 +165,19 @@ def decode_entries(text: Text | None) -> list[Entry]:
     >>> decode_entries(b'[{"item_id":"a","score":0.5,"new":1}]')
     [Entry(item_id='a', score=0.5, reason=None)]
     """
-    return _decoded(_ENTRIES, text) if text else []
+    return decoded(_ENTRIES, text) if text else []
 
 
 def decode_profile(text: Text) -> Profile:
     """``profile:<user_id>``."""
-    profile: Profile = _decoded(_PROFILE, text)
+    profile: Profile = decoded(_PROFILE, text)
     return profile
 
 
 def decode_recommendations(value: Text | Mapping[Any, Text], user_id: str = "") -> Recommendations:
     """A record of the topic, or the reply to ``HGETALL rec:<user_id>``."""
     if not isinstance(value, Mapping):
-        record: Recommendations = _decoded(_RECORD, value)
+        record: Recommendations = decoded(_RECORD, value)
         return record
     fields = {_text(name): _text(text) for name, text in value.items()}
     lists = {name: text for name, text in fields.items() if text.startswith("[")}
@@ -191,7 +191,8 @@ def decode_recommendations(value: Text | Mapping[Any, Text], user_id: str = "") 
         raise UnreadableRecord(f"rec:{user_id}: {exc}") from exc
 
 
-def _decoded(decoder: Any, text: Text) -> Any:
+def decoded(decoder: msgspec.json.Decoder[Any], text: Text) -> Any:
+    """What ``text`` says; raises :class:`UnreadableRecord`."""
     try:
         return decoder.decode(text)
     except msgspec.MsgspecError as exc:

@@ -16,7 +16,9 @@ from stream_app.core.catalog import Catalog, CatalogItem
 from stream_app.embedded import ValkeyServer
 from stream_app.errors import ConfigurationError, StreamAppError
 from stream_app.ports import RawBatch
+from stream_app.reader import decode_aggregates
 from stream_app.settings import Settings
+from tests.operations.schemas import faults
 
 SETTINGS = Settings.model_validate({"clickstream_partitions": 1, "cooccurrence_partitions": 1})
 NOW, DAY = 1_700_000_000.0, 86_400.0
@@ -85,6 +87,8 @@ async def test_with_next_to_no_noise_the_counts_are_those_of_the_customers(shop:
     ]
     assert sum(found["customers_by_step"].values()) == 30
     assert (found["epsilon"], found["per_customer_max"], found["records"]) == (FAITHFUL, 7, 40)
+    assert faults("aggregates", found) == []
+    assert decode_aggregates(text).customers_by_step == found["customers_by_step"]
     assert not re.search(rb'"c\d', text)  # nobody is named
     assert await shop.store.get(KEY) == text
 

@@ -1,4 +1,7 @@
-"""A real worker turns sales into forecasts and alerts, and messages into suggestions."""
+"""A real worker turns sales into forecasts and alerts, and messages into suggestions.
+
+All of it keeps to docs/contracts, with every field they do not name an error.
+"""
 
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -12,8 +15,10 @@ from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.topics import consume
 from stream_app.embedded import ValkeyServer
 from stream_app.ports import Record
+from stream_app.reader import decode_alert, decode_assist, decode_demand
 from tests.conftest import UniqueName
 from tests.integration.test_worker import PARTITIONS, Shopfront
+from tests.operations.schemas import faults
 from tests.servers import Kafka
 
 DAY_S = 86_400
@@ -24,6 +29,19 @@ when will my package arrive,track_order
 i want my money back,get_refund
 refund my purchase please,get_refund
 return this for a refund,get_refund
+"""
+RULES = """
+[[rule]]
+id = "summer"
+action = "boost"
+match = "brand=Acme"
+factor = 1.5
+starts = 2026-06-01
+
+[[rule]]
+id = "hero"
+action = "pin"
+items = ["mug"]
 """
 ANSWERS = "question,answer\nWhere is my order?,Follow the link in our mail.\n"
 
@@ -88,6 +106,9 @@ async def test_sales_and_messages_of_a_shop_reach_forecasts_alerts_and_suggestio
         return told.get("forecast_7d", 0) == pytest.approx(21, abs=0.5)
 
     await shop.until(forecast)
+    stored = await shop.store.get("demand:mug")
+    assert isinstance(stored, bytes) and faults("demand", orjson.loads(stored)) == []
+    assert sum(decode_demand(stored).daily) == pytest.approx(21, abs=0.5)
     item = {"item_id": "mug", "title": "A mug", "stock": 2}
     await produce(shop, shop.settings.catalog_topic, "mug", item)
 
@@ -96,7 +117,11 @@ async def test_sales_and_messages_of_a_shop_reach_forecasts_alerts_and_suggestio
         return [(a["item_id"], a["alert"]) for a in alerts] == [("mug", "low_stock")]
 
     await shop.until(alerted)
+    (alert,) = await values_of(shop, shop.settings.inventory_topic)
+    assert faults("inventory-alert", alert) == []
+    assert decode_alert(orjson.dumps(alert)).suggested_quantity > 0
     asked = {"message_id": "m1", "user_id": "ada", "text": "Were is my oder? Urgent!"}
+    assert faults("support-message", asked) == []
     await produce(shop, shop.settings.support_topic, "ada", asked)
 
     async def answered() -> object:
@@ -104,6 +129,8 @@ async def test_sales_and_messages_of_a_shop_reach_forecasts_alerts_and_suggestio
 
     await shop.until(answered)
     (assist,) = await values_of(shop, shop.settings.support_assist_topic)
+    assert faults("support-assist", assist) == []
+    assert decode_assist(orjson.dumps(assist)).answers[0].answer.startswith("Follow the link")
     assert assist["intent"] == "track_order"
     assert assist["queue"] == "delivery"
     answers: Any = assist["answers"]
@@ -128,3 +155,41 @@ async def suggested(shop: Shopfront, expected: dict[str, str]) -> None:
         return {answer["id"]: answer["answer"] for answer in answers} == expected
 
     await shop.until(told)
+
+
+
+async def test_rules_corrections_and_erasures_keep_to_the_contract(
+    shop: Shopfront, tmp_path: Path
+) -> None:
+    shop.worker()
+    (tmp_path / "rules.toml").write_text(RULES)
+    code, out, err = await shop.run("rules", "put", str(tmp_path / "rules.toml"), "--author", "ann")
+    assert code == 0, out + err
+    rules = await values_of(shop, shop.settings.rules_topic)
+    assert [rule["action"] for rule in rules] == ["boost", "pin"]
+    assert [faults("rule", rule) for rule in rules] == [[], []]
+
+    for k in range(30):
+        label = {"text": f"do you sell gift cards number {k}", "intent": "gift_cards"}
+        assert faults("support-label", label) == []
+        await produce(shop, shop.settings.support_labels_topic, f"m{k}", label)
+    asked = {"message_id": 9, "session_id": "s1", "text": "do you sell gift cards"}
+    assert faults("support-message", asked) == []
+
+    async def learned() -> object:  # a label counts from the next message on
+        await produce(shop, shop.settings.support_topic, "s1", asked)
+        told = await values_of(shop, shop.settings.support_assist_topic)
+        assert [faults("support-assist", assist) for assist in told] == [[]] * len(told)
+        return [assist for assist in told if assist["intent"] == "gift_cards"]
+
+    await shop.until(learned)
+
+    code, out, err = await shop.run("erase", "ada")
+    assert code == 0, out + err
+
+    async def erased() -> object:
+        return await values_of(shop, shop.settings.erasures_topic)
+
+    await shop.until(erased)
+    (erasure,) = await values_of(shop, shop.settings.erasures_topic)
+    assert faults("erasure", erasure) == []

@@ -11,37 +11,16 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from stream_app.adapters.topics import consume
-from stream_app.contracts import FOLDER, INTERNAL_FIELDS, documents, main
+from stream_app.contracts import CHANNELS, FOLDER, INTERNAL_FIELDS, documents, main, schemas
 from stream_app.core.list_kinds import LISTS
-from stream_app.settings import load_settings
+from stream_app.settings import Settings, load_settings
 from stream_app.wire import Event
 from tests.operations.live import LiveShop
+from tests.operations.schemas import faults, read
 from tests.operations.tools import ASYNCAPI_SPECS, fetched
 
-SCHEMAS = ("event", "item", "user", "recommendations", "entries", "profile", "dead-letter-headers")
-
-
-def read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
-    return found
-
-
-def strict(schema: Any) -> Any:
-    """The schema with every object closed: a field that it does not name is an error."""
-    if isinstance(schema, list):
-        return [strict(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {key: strict(part) for key, part in schema.items()}
-    if "properties" in schema:
-        closed["additionalProperties"] = False
-    return closed
-
-
-def faults(name: str, value: Any, *, closed: bool = True) -> list[str]:
-    schema = strict(read(name)) if closed else read(name)
-    validator = jsonschema.Draft202012Validator(schema)
-    return [f"{list(e.absolute_path)}: {e.message}" for e in validator.iter_errors(value)]
+INTERNAL_TOPICS = {"cooccurrence_topic", "sales_topic"}
+SCHEMAS = sorted(schemas(load_settings({})))
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +72,7 @@ def test_references_lead_somewhere() -> None:
             return 1
         return sum(map(follow, part.values()))
 
-    assert follow(document) >= 9
+    assert follow(document) >= 3 * len(CHANNELS)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +92,28 @@ def test_the_event_schema_knows_good_from_bad(event: dict[str, Any], fine: bool)
 
 def test_the_event_schema_names_every_field_of_the_decoder() -> None:
     assert set(read("event")["properties"]) | set(INTERNAL_FIELDS) == set(Event.__struct_fields__)
+
+
+def test_every_topic_but_those_between_our_stages_is_a_channel() -> None:
+    topics = {name for name in Settings.model_fields if name.endswith("_topic")}
+    assert topics - {channel.topic for channel in CHANNELS.values()} == INTERNAL_TOPICS
+    sent = {channel.payload for channel in CHANNELS.values()} - {None}
+    keys = {"aggregates", "demand", "entries", "profile"}
+    assert sent | keys | {"dead-letter-headers"} == set(SCHEMAS)
+
+
+@pytest.mark.parametrize(
+    ("rule", "fine"),
+    [
+        ({"action": "boost", "match": "brand=Acme", "factor": 2, "starts": "2026-06-01"}, True),
+        ({"action": "pin", "items": ["a"], "place": 1, "ends": 1.8e9, "author": "anna"}, True),
+        ({"action": "hide", "items": ["a"]}, False),
+        ({"action": "pin", "item": ["a"]}, False),
+        ({"items": ["a"]}, False),
+    ],
+)
+def test_the_rule_schema_knows_good_from_bad(rule: dict[str, Any], fine: bool) -> None:
+    assert (faults("rule", rule, closed=False) == []) == fine
 
 
 async def test_what_a_worker_publishes_keeps_to_the_contract(live: LiveShop) -> None:
@@ -135,6 +136,8 @@ async def test_what_a_worker_publishes_keeps_to_the_contract(live: LiveShop) -> 
     with Redis.from_url(live.redis_url, protocol=2, decode_responses=True) as client:
         for key in client.scan_iter("profile:*"):
             assert faults("profile", json.loads(client.get(key) or "")) == [], key
+        for key in client.scan_iter("demand:*"):
+            assert faults("demand", json.loads(client.get(key) or "")) == [], key
         for pattern in ("similar:*", "trending:*"):
             for key in client.scan_iter(pattern):
                 assert faults("entries", json.loads(client.get(key) or "")) == [], key

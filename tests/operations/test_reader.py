@@ -46,6 +46,15 @@ def test_a_known_customer_gets_their_own_list(reader: Reader) -> None:
     assert profile is not None and profile.purchases == 1
 
 
+def test_what_an_item_will_sell_is_told_of_those_that_sold(reader: Reader, live: LiveShop) -> None:
+    live.wait_for("demand:p2")
+    demand = reader.demand("p2")
+    assert demand is not None and demand.item_id == "p2" and len(demand.daily) == 7
+    assert demand.forecast_7d == pytest.approx(sum(demand.daily), abs=0.05)
+    assert demand.forecast_7d <= demand.upper_7d and demand.stock is None
+    assert reader.demand("nothing") is None and reader.aggregates() is None
+
+
 def test_an_unknown_customer_gets_what_fits_best(reader: Reader) -> None:
     assert reader.recommend("nobody", session_id="s9", item_id="p1").origin == "session"
     assert reader.recommend("nobody", item_id="p1").origin == "similar"
@@ -66,6 +75,8 @@ async def test_the_asynchronous_reader_answers_the_same(live: LiveShop) -> None:
             assert await reader.customer("c2") == expected.customer("c2")
             assert await reader.similar("p2") == expected.similar("p2")
             assert await reader.profile("c1") == expected.profile("c1")
+            assert await reader.demand("p2") == expected.demand("p2")
+            assert await reader.aggregates() == expected.aggregates()
             assert await reader.recommend("nobody") == expected.recommend("nobody")
 
 
