@@ -23,6 +23,7 @@ from stream_app.reader import (
     InventoryAlert,
     Profile,
     Recommendations,
+    RuleChange,
     SupportAssist,
 )
 from stream_app.rule_records import RuleRecord
@@ -91,6 +92,7 @@ def schemas(settings: Settings) -> dict[str, dict[str, Any]]:
         "support-label": _schema(Label, "What a message was about"),
         "erasure": _schema(Erasure, "When a customer was erased last"),
         "rule": rule_schema(),
+        "rule-change": _schema(RuleChange, "A change of a merchandising rule"),
         "user": _schema(UserRecord, "What is known of a customer beforehand"),
     }
 
@@ -143,6 +145,15 @@ CHANNELS = {
         "A rule, completely",
         "the rule's id",
         "rule",
+    ),
+    "rulesAudit": Channel(
+        "rules_audit_topic",
+        "Changes of merchandising rules",
+        (("send", "sendRuleChanges", "Keep who changed a rule"),),
+        "ruleChange",
+        "What a rule said before and after",
+        "the rule's id",
+        "rule-change",
     ),
     "recommendations": Channel(
         "recommendations_topic",

@@ -4,7 +4,7 @@ Unknown fields are ignored, as of the other records.
 """
 
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -46,9 +46,10 @@ class SupportAnswer(msgspec.Struct, frozen=True):
 class SupportAssist(msgspec.Struct, frozen=True):
     """What the person who answers a message should know: a record of ``support-assist``.
 
-    ``intent`` is ``None`` for a message that is like none of the trained ones, ``sentiment`` lies
-    between -1 and 1, ``urgency_because`` says what the urgency was judged by. ``journey`` holds
-    fields of the customer's ``rec:`` record as texts; none of a customer nobody knows.
+    ``intent`` is ``None`` for a message that is like none of the trained ones. ``sentiment`` lies
+    between -1 and 1 (``None`` where it is not judged), ``urgency_because`` says what the urgency
+    was judged by. ``journey`` holds fields of the customer's ``rec:`` record as texts; none of a
+    customer nobody knows.
     """
 
     message_id: str | int
@@ -57,12 +58,25 @@ class SupportAssist(msgspec.Struct, frozen=True):
     ts: float | None
     intent: str | None
     confidence: float
-    sentiment: float
+    sentiment: float | None
     urgency: Literal["low", "normal", "high"]
     urgency_because: list[str]
     queue: str
     answers: list[SupportAnswer]
     journey: dict[str, str]
+
+
+class RuleChange(msgspec.Struct, frozen=True):
+    """Who changed which merchandising rule: a record of ``rules-audit``. ``ts`` is in unix seconds.
+
+    ``before`` and ``after`` are what the rule said; ``None`` where it was not live.
+    """
+
+    rule_id: str
+    author: str
+    ts: float
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
 
 
 class ItemCount(msgspec.Struct, frozen=True):

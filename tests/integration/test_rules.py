@@ -13,6 +13,7 @@ from stream_app.errors import ConfigurationError, LogUnavailable
 from stream_app.ports import USERS, Record
 from tests.conftest import UniqueName
 from tests.integration.test_worker import Shopfront
+from tests.operations.schemas import faults
 from tests.servers import Kafka
 
 PIN = '[[rule]]\nid = "hero"\naction = "pin"\nitems = ["a"]\nstarts = 2026-06-01\n'
@@ -67,6 +68,8 @@ async def test_every_change_of_a_rule_is_kept_with_who_made_it_and_what_it_said_
     ]
     entries = [orjson.loads(record.value or b"") for record in audit]
     assert [record.key for record in audit] == [b"hero"] * 3
+    assert [faults("rule-change", entry) for entry in entries] == [[]] * 3
+    assert [faults("rule", rule) for rule in (PINNED, EXCLUDED)] == [[], []]
     assert [(e["author"], e["before"], e["after"]) for e in entries] == [
         ("anna", None, PINNED),
         ("bert", PINNED, EXCLUDED),
