@@ -28,6 +28,7 @@ from stream_app.reader import (
 )
 from stream_app.rule_records import RuleRecord
 from stream_app.settings import Settings, load_settings
+from stream_app.support_knowledge import EntryRecord
 from stream_app.supporting import Label, Message
 from stream_app.suppression import Erasure
 from stream_app.wire import Event
@@ -90,6 +91,7 @@ def schemas(settings: Settings) -> dict[str, dict[str, Any]]:
         "support-message": _schema(Message, "A message to customer service"),
         "support-assist": _schema(SupportAssist, "What to know of a message"),
         "support-label": _schema(Label, "What a message was about"),
+        "support-knowledge": _schema(EntryRecord, "A question with its answer"),
         "erasure": _schema(Erasure, "When a customer was erased last"),
         "rule": rule_schema(),
         "rule-change": _schema(RuleChange, "A change of a merchandising rule"),
@@ -199,6 +201,15 @@ CHANNELS = {
         "A message's intent",
         "any",
         "support-label",
+    ),
+    "supportKnowledge": Channel(
+        "support_knowledge_topic",
+        "Questions with their answers; compacted, no value: withdrawn",
+        (("receive", "receiveKnowledge", "Suggest an answer from now on"),),
+        "supportKnowledge",
+        "A question with its answer",
+        "the entry's id",
+        "support-knowledge",
     ),
     "erasures": Channel(
         "erasures_topic",

@@ -159,8 +159,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "reference": ("settings", "pydantic"),
     "reader": ("pseudonyms errors hashing", "msgspec"),
     "contracts": (
-        "audience catalog_wire core reader rule_records settings supporting suppression wire"
-        " worker",
+        "audience catalog_wire core reader rule_records settings support_knowledge supporting"
+        " suppression wire worker",
         "msgspec orjson",
     ),
     "warmup": ("ports settings composition core adapters.memory", "numpy orjson"),

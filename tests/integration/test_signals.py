@@ -97,6 +97,7 @@ async def test_sales_and_messages_of_a_shop_reach_forecasts_alerts_and_suggestio
     ]  # fmt: skip
     await shop.send([Record(b"ada", orjson.dumps(sale)) for sale in sales])
     gifts = Record(b"gift", b'{"question":"Do you wrap gifts?","answer":"Yes."}')
+    assert faults("support-knowledge", orjson.loads(gifts.value or b"")) == []
     await shop.log.send(shop.settings.support_knowledge_topic, 0, [gifts])
     shop.worker()
 
@@ -155,7 +156,6 @@ async def suggested(shop: Shopfront, expected: dict[str, str]) -> None:
         return {answer["id"]: answer["answer"] for answer in answers} == expected
 
     await shop.until(told)
-
 
 
 async def test_rules_corrections_and_erasures_keep_to_the_contract(
