@@ -18,6 +18,7 @@ from stream_app.core.catalog import Catalog
 from stream_app.core.demand import (
     ALERTS,
     DAY_S,
+    UNSOLD,
     Mixture,
     add_sales,
     advance,
@@ -246,9 +247,15 @@ class Stock:
         self.owned.pop(partition, None)
 
     async def refresh(self) -> None:
-        """Look again at items whose stock was changed in the catalog, without a sale."""
+        """Look again at items whose stock was changed in the catalog, without a sale.
+
+        Before the first sale in a partition there is no day to forecast from, and no cursor to
+        commit: its items are looked at after that.
+        """
         partitions = np.uint64(self._settings.cooccurrence_partitions)
         for partition, owned in list(self.owned.items()):
+            if owned.cursor is None or owned.meta.day < 0:
+                continue
             version = self._catalog.version
             changed = self._catalog.changed_since(owned.seen_version)
             ids = self._catalog.ids[changed]
@@ -261,13 +268,15 @@ class Stock:
             owned.seen_version = version
 
     async def _recheck(self, partition: int, owned: Owned, ids: NDArray[np.uint64]) -> None:
-        """Alerts of items that were sold before; the cursor stays where it is."""
-        if owned.cursor is None:
-            return  # nothing was sold in this partition
+        """Alerts of items that sold before, or are out of stock; the cursor stays where it is."""
+        assert owned.cursor is not None
         rows, names = await self._load(partition, ids, owned.meta.day, {})
         at = self._catalog.rows(rows["id"])
         stock = np.where(at >= 0, self._catalog.stock[at], np.nan).astype(np.float32)
         same = (stock == rows["stock"]) | (np.isnan(stock) & np.isnan(rows["stock"]))
+        for k in np.flatnonzero(stock <= 0.0).tolist():
+            if not names[k]:  # it never sold, perhaps because it is not there
+                names[k], rows["first_day"][k] = self._catalog.texts(at[k]).item_id, UNSOLD
         use = np.flatnonzero([bool(name) for name in names] & ~same)
         if not len(use):
             return

@@ -27,6 +27,7 @@ WEEK = 7
 DAYS = WEEKS * WEEK + 1  # complete days, and today
 DAY_S = 86_400
 DEMAND_SCHEMA = 1
+UNSOLD = 2**31 - 1  # the first day of an item that has not sold yet: its first sale sets it
 EXPERTS = ("geometric", "median", "mean", "last")
 ALERTS = ("none", "low_stock", "out_of_stock", "overstock")
 
@@ -46,7 +47,7 @@ DEMAND = np.dtype(
         ("alert", "u1"),  # index into ALERTS, as announced last
         ("reserved", "u1", (6,)),
         ("id", "u8"),
-        ("first_day", "i4"),
+        ("first_day", "i4"),  # of its sales, or UNSOLD
         ("day", "i4"),  # of the last entry of ``daily``
         ("expected_day", "i4"),  # when ``expected`` was noted; -1 = nothing to score
         ("stock", "f4"),  # as last seen in the catalog, NaN unknown

@@ -129,6 +129,48 @@ async def test_stock_below_what_may_sell_until_a_delivery_raises_one_alert(shop:
     assert [alert["alert"] for alert in shop.alerts()] == ["out_of_stock", "none"]
 
 
+async def test_an_item_that_never_sold_and_is_out_of_stock_raises_one_alert(shop: Shop) -> None:
+    shop.catalog.upsert([CatalogItem("cup", stock=0.0), CatalogItem("jug", stock=3.0)])
+    shop.catalog.upsert([CatalogItem("pot"), CatalogItem("pan", available=False)])
+    await shop.stage.refresh()
+    assert shop.alerts() == [], "nothing has sold yet: there is no day to forecast from"
+    await shop.stage.process(batch(0, [record(0, ("mug", DAY, 1, 2.0))]))
+    await shop.stage.refresh()
+    (alert,) = shop.alerts()
+    assert (alert["item_id"], alert["alert"], alert["stock"]) == ("cup", "out_of_stock", 0.0)
+    assert (alert["forecast_7d"], alert["suggested_quantity"]) == (0.0, 0)
+    assert alert["days_of_cover"] is None
+    assert alert["from"] == "2024-10-04"
+    shop.stage = shop.worker()  # another one finds what was said
+    assert await shop.stage.assign(0) == 1
+    assert len(shop.alerts()) == 1, "the last commit's, published again"
+    await shop.stage.refresh()
+    assert shop.alerts() == []
+    shop.catalog.upsert([CatalogItem("cup", stock=9.0), CatalogItem("jug", stock=0.0)])
+    await shop.stage.refresh()
+    assert [(a["item_id"], a["alert"]) for a in shop.alerts()] == [
+        ("cup", "none"),
+        ("jug", "out_of_stock"),
+    ]
+
+
+async def test_the_forecast_of_an_item_begins_with_its_first_sale_however_long_it_was_out(
+    shop: Shop,
+) -> None:
+    shop.catalog.upsert([CatalogItem("cup", stock=0.0)])
+    await shop.stage.process(batch(0, [record(0, ("mug", DAY, 1, 2.0))]))
+    await shop.stage.refresh()
+    assert len(shop.alerts()) == 1
+    for day in range(10):  # months later: the tin has not been heard of before
+        sales = [(item, DAY + 90 + day, 2 + day, 2.0) for item in ("cup", "tin")]
+        await shop.stage.process(batch(1 + day, [record(0, *sales)]))
+    assert await shop.daily("cup") == await shop.daily("tin")
+    told = [await shop.stores.public.get(f"demand:{item}") for item in ("cup", "tin")]
+    cup, tin = (orjson.loads(value) for value in told if isinstance(value, bytes))
+    assert cup["forecast_7d"] == tin["forecast_7d"] > 0.0
+    assert (cup["upper_7d"], cup["daily"]) == (tin["upper_7d"], tin["daily"])
+
+
 async def test_a_successor_publishes_what_was_committed_and_fences_the_old_worker(
     shop: Shop,
 ) -> None:
