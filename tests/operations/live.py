@@ -19,7 +19,7 @@ from redis import Redis
 from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.partitioning import partition_of
 from stream_app.embedded import free_port
-from stream_app.ports import Record
+from stream_app.ports import Headers, Record
 from stream_app.settings import Settings, load_settings, own_topics
 
 DEADLINE_S = 300.0  # only to end a test that hangs
@@ -108,6 +108,17 @@ class LiveShop:
         # In a thread, because a browser's driver runs a loop in this one.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, self.produce(events)).result()
+
+    def send_as(self, headers: Headers, value: bytes) -> None:
+        """Produce one record with headers of its own, which tell its format."""
+
+        async def send() -> None:
+            async with KafkaLog([self.bootstrap]) as log:
+                await log.send(self.settings.clickstream_topic, 0, [Record(None, value, headers)])
+
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, send()).result()
+        self.offsets += 1
 
     async def produce(self, events: Iterable[Mapping[str, Any] | bytes]) -> None:
         """The same inside a loop."""

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from stream_app.console.access import Access
 from stream_app.core.journey import STEPS
+from stream_app.formats import FORMAT_HEADER
 from stream_app.states import CAUSES
 from tests.operations.browser import chromium, page_of, shot
 from tests.operations.live import TOKEN, LiveShop, view
@@ -83,7 +84,11 @@ def test_the_funnel_says_who_goes_on(live: LiveShop, page: Page) -> None:
 
 
 def test_what_was_rejected_is_split_by_cause(live: LiveShop, page: Page) -> None:
+    call = {"type": "identify", "userId": "c2"}
+    live.send_as(((FORMAT_HEADER, b"segment"),), orjson.dumps(call))
     page.goto(f"{live.url}/console/")
+    by_name = page.get_by_role("table", name="Ignored by this process")
+    expect(by_name.get_by_role("row", name="identify")).to_have_count(1)
     causes = page.get_by_role("table", name="Rejected by this process")
     expect(causes.get_by_role("rowheader")).to_have_text([*CAUSES, "late"])
     cells = causes.get_by_role("row", name="duplicate").get_by_role("cell")

@@ -113,6 +113,7 @@ function show(now) {
   const all = applied(now);
   rows("outcomes", Object.entries(now.records).map(([name, count]) => [name, number(count), all ? `${((100 * count) / all).toFixed(2)} %` : "–"]), "no record yet");
   rows("causes", [...Object.entries(now.rejected).map(([cause, count]) => [cause, number(count), CAUSES[cause]]), ["late", number(now.late), LATE]], "");
+  rows("ignored", now.ignored.slice(0, 10).map(([name, count]) => [name, number(count)]), "none since this process began");
   const reasons = Object.entries(now.dead.by_reason).sort((a, b) => b[1] - a[1]);
   rows("reasons", reasons, "none since this process began");
   rows("latest", now.dead.latest.slice(0, 8).map((l) => [l.reason, l.detail, `${l.topic}-${l.partition} @ ${l.offset}`]), "none since this process began");
