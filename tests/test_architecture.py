@@ -156,7 +156,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "health": ("errors ports pipeline retrying", ""),
     "log_floods": ("", ""),
     "memory_watch": ("errors", ""),
-    "reference": ("settings", "pydantic"),
+    "reference": ("commands settings", "click pydantic"),
     "reader": ("pseudonyms errors hashing", "msgspec"),
     "contracts": (
         "audience catalog_wire core reader rule_records settings support_knowledge supporting"

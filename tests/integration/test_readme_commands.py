@@ -34,7 +34,7 @@ def block(language: str, word: str) -> str:
 @pytest.fixture
 def environment(kafka_process: ApacheKafka, valkey: ValkeyServer) -> Iterator[dict[str, str]]:
     """The variables that the README exports, for this test's servers."""
-    exported = dict(re.findall(r"^export (\w+)=(\S+)", block("", "export"), re.MULTILINE))
+    exported = dict(re.findall(r"^export (\w+)=(\S+)", block("sh", "export"), re.MULTILINE))
     assert set(exported) == {"STREAM_APP_KAFKA_URL", "STREAM_APP_REDIS_URL"}
     kept = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_APP_")}
     exported["STREAM_APP_KAFKA_URL"] = f"kafka://{kafka_process.bootstrap}"
@@ -43,7 +43,7 @@ def environment(kafka_process: ApacheKafka, valkey: ValkeyServer) -> Iterator[di
 
 
 def faust_commands() -> list[list[str]]:
-    lines = [line for line in block("", "export").splitlines() if line.startswith("faust ")]
+    lines = [line for line in block("sh", "export").splitlines() if line.startswith("faust ")]
     return [[sys.executable, "-m", *shlex.split(line, comments=True)] for line in lines]
 
 
@@ -61,7 +61,7 @@ def test_the_readmes_first_steps_lead_to_a_list(
             "127.0.0.1:9092", kafka_process.bootstrap
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-        commands = [shlex.split(line)[1:] for line in block("", "redis-cli HGET").splitlines()]
+        commands = [shlex.split(line)[1:] for line in block("sh", "redis-cli HGET").splitlines()]
         assert [command[0] for command in commands] == ["HGET", "GET", "GET"]
         with Redis.from_url(valkey.url) as client:
             home, similar, trending = (answer(client, command, process) for command in commands)
