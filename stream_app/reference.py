@@ -19,7 +19,7 @@ END = "<!-- /settings -->\n"
 COMMANDS_HEAD = """# Commands
 
 `faust -A stream_app.app COMMAND`, with the worker's [settings](settings.md) in the environment.
-Written by `python -m stream_app.reference`. `worker` Faust's own: `worker --help`.
+Written by `python -m stream_app.reference`. `worker` is Faust's own: `worker --help`.
 """
 
 
