@@ -193,8 +193,7 @@ class Settings(BaseModel):
         0.0, ge=0, le=1, description="share of a list's places that new items get"
     )
     blend_weights: Literal["learned", "published"] = Field(
-        "learned",
-        description="weights of the sources by journey step: learned, or the published ones",
+        "learned", description="weights of the sources by journey step: learned, or as published"
     )
     model_file: Path | None = Field(
         None, description="model parameters, as `tune` writes them; default: the published ones"
