@@ -162,6 +162,28 @@ def test_dashboards_and_alerts_read_metrics_that_exist(live: LiveShop) -> None:
     assert not unknown, unknown
 
 
+def documented() -> dict[str, set[str]]:
+    """Labels by metric, as the table of docs/operations.md has them."""
+    text = (MONITORING.parents[1] / "docs" / "operations.md").read_text()
+    found: dict[str, set[str]] = {}
+    before: set[str] = set()
+    for names, labels in re.findall(r"^\| (`stream_app_[^|]*)\| ([^|]*)\|", text, re.MULTILINE):
+        own = set(re.findall(r"`(\w+)`", labels))
+        before = before | own if "…" in labels else own
+        found |= dict.fromkeys(re.findall(r"`(stream_app_\w+)`", names), before)
+    return found
+
+
+def test_the_page_names_every_metric_with_its_labels(live: LiveShop) -> None:
+    body = live.get("/metrics")[1].decode()
+    declared = set(re.findall(r"^# TYPE (stream_app_\w+)", body, re.MULTILINE))
+    assert documented().keys() == declared
+    for name, labels in documented().items():
+        series = rf"^{name}(?:_bucket|_sum|_count)?\{{([^}}]*)\}}"
+        for given in re.findall(series, body, re.MULTILINE):
+            assert set(re.findall(r'(\w+)="', given)) - {"le"} == labels, name
+
+
 def test_the_dashboard_is_the_one_its_table_makes() -> None:
     spec = importlib.util.spec_from_file_location("made", MONITORING / "make_dashboard.py")
     assert spec is not None and spec.loader is not None
