@@ -184,9 +184,11 @@ class Applier:
         """Lists of every customer with an applied event."""
         users, rows, events = loaded.users, loaded.who.rows, group.events
         at = np.flatnonzero((learned.status == APPLIED) & (users["events"][rows] > 0))
-        touched, first, which = np.unique(rows[at], return_index=True, return_inverse=True)
-        asked_at = np.zeros(len(touched))
-        np.maximum.at(asked_at, which, events.events["ts"][at])  # also when nothing happened then
+        touched, first = np.unique(rows[at], return_index=True)
+        asked_at = None
+        if self._listing.ruled:  # windows go by the last record, also one of which nothing comes
+            asked_at = np.zeros(len(touched))
+            np.maximum.at(asked_at, touched.searchsorted(rows[at]), events.events["ts"][at])
         at = at[first]
         selected, homes = picked(users, touched), loaded.homes[touched]
         shown = self._admission.impersonal(selected)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from stream_app.adapters.broadcast import Broadcast, partition_batches
 from stream_app.adapters.kafka import Security
 from stream_app.composition import Stages
-from stream_app.errors import LogUnavailable
+from stream_app.errors import LogUnavailable, StoreUnavailable
 from stream_app.following import Follower
 from stream_app.ports import RawBatch
 from stream_app.recalling import Recall
@@ -88,7 +88,10 @@ class Broadcasts:
         """Have the items of partitions that came to this worker in memory."""
         recall = Recall(self._stages.relate, self._stages.items, scan)
         while True:
-            await recall.run()
+            try:
+                await recall.run()
+            except StoreUnavailable as exc:
+                log.warning("%s; items are read again later", exc)
             await asyncio.sleep(OWNERS_CHECK_S)
 
     def _published(self, partition: int) -> AsyncIterator[RawBatch]:

@@ -43,6 +43,11 @@ class Listing:
         self._merchandise = merchandise
 
     @property
+    def ruled(self) -> bool:
+        """Whether merchandising rules are in force."""
+        return bool(self._merchandise and self._merchandise.rules)
+
+    @property
     def rules(self) -> Rules:
         """The shop's settings for what may be listed."""
         return self._ranker.rules
@@ -100,7 +105,7 @@ class Listing:
             self.candidates.draw(shown, owners, kinds, times, segments[owners]),
             self._exploration(shown, owners, kinds),
         )
-        rules = self._merchandise if self._merchandise and self._merchandise.rules else None
+        rules = self._merchandise if self.ruled else None
         size = self._size
         self._ranker.list_size = size * RULES_POOL if rules else size
         lists = self._ranker.rank(

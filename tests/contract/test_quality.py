@@ -7,7 +7,7 @@ import pytest
 
 from stream_app.adapters.memory import MemoryLog, MemoryPublic, MemoryStore
 from stream_app.adapters.telemetry import Metrics
-from stream_app.composition import compose
+from stream_app.composition import Stages, compose
 from stream_app.errors import Fenced
 from stream_app.ports import ACCOUNTS_ID, USERS, Headers, RawBatch
 from stream_app.settings import Settings
@@ -60,14 +60,20 @@ RECORDS: list[tuple[bytes, Headers]] = [
 ]
 
 
-@pytest.mark.parametrize("size", [1, 4, len(RECORDS)])
-async def test_rejected_records_are_told_by_cause_however_the_log_is_cut(size: int) -> None:
+async def started() -> tuple[Metrics, MemoryStore, Stages]:
+    """A worker that has its partition."""
     metrics, store = Metrics(), MemoryStore()
     stages = compose(
         SETTINGS, store=store, public=MemoryPublic(), log=MemoryLog(),
         clock=lambda: NOW, telemetry=metrics,
     )  # fmt: skip
     await stages.learn.assign(0)
+    return metrics, store, stages
+
+
+@pytest.mark.parametrize("size", [1, 4, len(RECORDS)])
+async def test_rejected_records_are_told_by_cause_however_the_log_is_cut(size: int) -> None:
+    metrics, store, stages = await started()
     for first in range(0, len(RECORDS), size):
         await stages.learn.process(batch(first, RECORDS[first : first + size]))
     causes = ("duplicate", "bot", "refused", "overtaken", "ignored")
@@ -81,12 +87,7 @@ async def test_rejected_records_are_told_by_cause_however_the_log_is_cut(size: i
 
 
 async def test_a_batch_that_was_not_committed_is_not_told() -> None:
-    metrics, store = Metrics(), MemoryStore()
-    stages = compose(
-        SETTINGS, store=store, public=MemoryPublic(), log=MemoryLog(),
-        clock=lambda: NOW, telemetry=metrics,
-    )  # fmt: skip
-    await stages.learn.assign(0)
+    metrics, store, stages = await started()
     await store.claim(USERS, 0)  # another worker
     with pytest.raises(Fenced):
         await stages.learn.process(batch(0, RECORDS))

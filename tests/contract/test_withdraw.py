@@ -1,16 +1,21 @@
 """What cannot be sold leaves every published list, by the way all events go."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import numpy as np
 import orjson
 import pytest
 
+from stream_app.broadcasts import Broadcasts
 from stream_app.codec import decode_outbox
 from stream_app.core.held import HeldLists
 from stream_app.core.merchandising import Rule
-from stream_app.errors import StreamAppError
+from stream_app.errors import StoreUnavailable, StreamAppError
 from stream_app.hashing import stable_hash
 from stream_app.ports import USERS, Claim, Commit
 from stream_app.rehearsal import rehearse
+from stream_app.worker import security
 from tests.contract.published import CUSTOMERS, EVENTS, NOW, Shop, views, who
 
 
@@ -180,6 +185,33 @@ async def test_lists_of_items_that_nobody_touched_since_the_start_lose_it_too(
         shop.say("item-0", stock=0)
         await shop.refresh()
     assert await having() == 0
+
+
+async def test_a_store_that_is_away_while_items_are_recalled_stops_nobody(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_app.broadcasts.OWNERS_CHECK_S", 0.0)
+    await shop.take_over()
+    calls, done = 0, asyncio.Event()
+
+    class Away:
+        async def scan(self, space: str, partition: int) -> AsyncIterator[list[bytes]]:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise StoreUnavailable("away")
+            async for page in shop.store.scan(space, partition):
+                yield page
+            done.set()
+
+    broadcasts = Broadcasts(shop.settings, shop.stages, security(shop.settings), ())
+    task = asyncio.create_task(broadcasts._recall(Away()))
+    try:
+        async with asyncio.timeout(30):
+            await done.wait()
+    finally:
+        task.cancel()
+    assert calls == 2
 
 
 async def test_items_without_room_are_not_recalled() -> None:

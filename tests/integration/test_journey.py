@@ -37,14 +37,8 @@ async def shop(
     table = tmp_path / "journey.toml"
     table.write_text(text)
     shop = Shopfront(kafka, valkey, unique, tmp_path, STREAM_APP_JOURNEY_FILE=str(table))
-    async with shop.log:
-        try:
-            code, out, err = await shop.run("topics")
-            assert code == 0, out + err
-            yield shop
-        finally:
-            shop.stack.close()
-            await shop.store.close()
+    async with shop.opened():
+        yield shop
 
 
 class Customer:

@@ -28,12 +28,8 @@ async def shop(
 ) -> AsyncIterator[Shopfront]:
     """No topics yet."""
     shop = Shopfront(kafka, valkey, unique, tmp_path)
-    async with shop.log:
-        try:
-            yield shop
-        finally:
-            shop.stack.close()
-            await shop.store.close()
+    async with shop.opened(topics=False):
+        yield shop
 
 
 async def test_every_change_of_a_rule_is_kept_with_who_made_it_and_what_it_said_before(

@@ -62,14 +62,8 @@ async def shop(
         STREAM_APP_SUPPORT_KNOWLEDGE_FILE=str(tmp_path / "answers.csv"),
         STREAM_APP_REFRESH_S="0.2",
     )
-    async with shop.log:
-        try:
-            code, out, err = await shop.run("topics")
-            assert code == 0, out + err
-            yield shop
-        finally:
-            shop.stack.close()
-            await shop.store.close()
+    async with shop.opened():
+        yield shop
 
 
 async def produce(shop: Shopfront, topic: str, key: str, value: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,19 @@ class Shopfront:
         self._environment = kept | variables
         self._home = home
         self._logs: list[Path] = []
+
+    @asynccontextmanager
+    async def opened(self, *, topics: bool = True) -> AsyncIterator["Shopfront"]:
+        """Connected, with its ``topics``; what was started ends with it."""
+        async with self.log:
+            try:
+                if topics:
+                    code, out, err = await self.run("topics")
+                    assert code == 0, out + err
+                yield self
+            finally:
+                self.stack.close()
+                await self.store.close()
 
     def worker(self) -> subprocess.Popen[bytes]:
         """Start a worker."""
@@ -133,14 +146,8 @@ async def shop(
     shipped = (Path(stream_app.__file__).parent / "journey.toml").read_text()
     journey.write_text(shipped.partition("[timeouts.")[0])
     shop = Shopfront(kafka, valkey, unique, tmp_path, STREAM_APP_JOURNEY_FILE=str(journey))
-    async with shop.log:
-        try:
-            code, out, err = await shop.run("topics")
-            assert code == 0, out + err
-            yield shop
-        finally:
-            shop.stack.close()
-            await shop.store.close()
+    async with shop.opened():
+        yield shop
 
 
 def traffic() -> list[Record]:

@@ -24,6 +24,7 @@ from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.topics import consume
 from stream_app.embedded import valkey_server
 from stream_app.ports import Record
+from tests.integration.test_signals import MESSAGES
 from tests.operations.image import ROOT, Builder, Container, inside
 from tests.operations.live import LiveShop, until, view
 from tests.servers import Kafka
@@ -31,14 +32,6 @@ from tests.servers import Kafka
 COUNT_KERNELS = 'find "$0" -name "*.nbc" | wc -l'
 OF_EXTRAS = "vaderSentiment.vaderSentiment, opentelemetry.exporter.otlp.proto.http.trace_exporter"
 ANSWER_S = 120  # only to end a test that hangs
-MESSAGES = """text,intent
-where is my order,track_order
-track my parcel,track_order
-when will my package arrive,track_order
-i want my money back,get_refund
-refund my purchase please,get_refund
-return this for a refund,get_refund
-"""
 
 
 @contextmanager
