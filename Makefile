@@ -68,10 +68,12 @@ kafka: setup
 	$(BIN)/python -m tests.servers
 
 # After a change of dependencies; needs uv. The image serves customer service and sends traces, so
-# what they need is in its lock.
+# what they need is in its lock; IMAGE_EXTRAS="support otel embedding" has more in it.
+IMAGE_EXTRAS ?= support otel
+
 lock:
 	$(LOCK) --extra dev --output-file requirements-dev.lock
-	$(LOCK) --extra support --extra otel --constraint requirements-dev.lock \
+	$(LOCK) $(addprefix --extra ,$(IMAGE_EXTRAS)) --constraint requirements-dev.lock \
 		--output-file requirements.lock
 	echo "flit_core>=3.12,<4" | $(UV) pip compile - --generate-hashes --no-emit-index-url --no-annotate \
 		--quiet --constraint requirements-dev.lock --custom-compile-command "make lock" \

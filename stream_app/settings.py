@@ -237,12 +237,11 @@ class Settings(BaseModel):
         None, description="CSV of labelled messages; with it the worker serves customer service"
     )
     support_text_column: str = Field("text", min_length=1, description="of that file: the message")
-    support_label_column: str = Field(
-        "intent", min_length=1, description="of that file: its intent"
-    )
+    support_label_column: str = Field("intent", min_length=1, description="there: its intent")
     support_knowledge_file: Path | None = Field(
         None, description="CSV with question, answer and perhaps id, intent"
     )
+    support_embedding: str = Field("", description="word vectors: wordllama or a model2vec folder")
     support_rules_file: Path | None = Field(
         None, description="TOML of urgency and routing, default the shipped support.toml"
     )

@@ -20,7 +20,7 @@ from pydantic import (
 
 from stream_app.core.assist import URGENCIES, AssistRules, Route
 from stream_app.core.knowledge import ENTRIES_MAX, Entry
-from stream_app.core.support import SupportModel, intents_max, normalised
+from stream_app.core.support import Embed, SupportModel, intents_max, normalised
 from stream_app.errors import ConfigurationError
 from stream_app.offline.tables import Table, read_table
 from stream_app.settings import Settings
@@ -168,7 +168,7 @@ def read_knowledge(path: Path | None) -> list[Entry]:
     return entries
 
 
-def fit_model(settings: Settings) -> SupportModel:
+def fit_model(settings: Settings, embed: Embed | None = None) -> SupportModel:
     """The intent model of ``STREAM_APP_SUPPORT_TRAIN_FILE``: seconds to minutes of work."""
     path = settings.support_train_file
     assert path is not None
@@ -182,7 +182,9 @@ def fit_model(settings: Settings) -> SupportModel:
             f"STREAM_APP_SUPPORT_TRAIN_FILE={path}: {len(known)} intents in column"
             f" {settings.support_label_column!r}; a classifier needs 2 to {intents_max}"
         )
-    return SupportModel.fit([messages[k] for k in labelled], [intents[k] for k in labelled])
+    return SupportModel.fit(
+        [messages[k] for k in labelled], [intents[k] for k in labelled], embed=embed
+    )
 
 
 def _optional(table: Table, name: str) -> list[str] | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from stream_app.catalog_wire import decode_keyed
 from stream_app.core.knowledge import ENTRIES_MAX, Answer, Entry, Knowledge
-from stream_app.core.support import normalised
+from stream_app.core.support import Embed, normalised
 from stream_app.errors import EventRejected
 from stream_app.events import Reject
 from stream_app.ports import RawBatch
@@ -37,8 +37,14 @@ class KnowledgeBase:
     """
 
     def __init__(
-        self, settings: Settings, entries: Sequence[Entry] = (), *, entries_max: int = ENTRIES_MAX
+        self,
+        settings: Settings,
+        entries: Sequence[Entry] = (),
+        *,
+        entries_max: int = ENTRIES_MAX,
+        embed: Embed | None = None,
     ) -> None:
+        self._embed = embed
         self._chars_max = settings.id_chars_max
         self._bytes_max = settings.event_bytes_max
         self._entries_max = entries_max
@@ -91,7 +97,7 @@ class KnowledgeBase:
             # The topic's by their ids: every worker breaks ties in the same way.
             entries = [entry for entry in self._file if entry.id not in self._live]
             entries += sorted(self._live.values())
-            self._index = await asyncio.to_thread(_indexed, self._index, entries)
+            self._index = await asyncio.to_thread(self._indexed, entries)
             return True
 
     def answers(self, messages: Sequence[str], intents: Sequence[str]) -> list[list[Answer]]:
@@ -99,8 +105,8 @@ class KnowledgeBase:
         index = self._index
         return [[] for _ in messages] if index is None else index.answers(messages, intents)
 
-
-def _indexed(index: Knowledge | None, entries: Sequence[Entry]) -> Knowledge | None:
-    if not entries:
-        return None
-    return Knowledge.of(entries) if index is None else index.changed(entries)
+    def _indexed(self, entries: Sequence[Entry]) -> Knowledge | None:
+        if not entries:
+            return None
+        index = self._index
+        return Knowledge.of(entries, self._embed) if index is None else index.changed(entries)

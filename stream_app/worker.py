@@ -26,6 +26,7 @@ from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, Claim, Log, PublicKeys, 
 from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
 from stream_app.stocking import STOCK
+from stream_app.support_embedding import load_embedding
 from stream_app.support_files import fit_model, read_knowledge, read_rules
 from stream_app.support_knowledge import KnowledgeBase
 from stream_app.supporting import SUPPORT, Judge, Support, vader
@@ -253,8 +254,10 @@ class Worker:
             log.info("learning to name support messages from %s", settings.support_train_file)
             steps = load_journey(settings.journey_file).names
             rules = read_rules(settings.support_rules_file, steps)
-            knowledge = KnowledgeBase(settings, read_knowledge(settings.support_knowledge_file))
-            self.support.judge = Judge(fit_model(settings), rules, knowledge, vader())
+            embed = load_embedding(settings.support_embedding)
+            entries = read_knowledge(settings.support_knowledge_file)
+            knowledge = KnowledgeBase(settings, entries, embed=embed)
+            self.support.judge = Judge(fit_model(settings, embed), rules, knowledge, vader())
 
     def handlers(self) -> list[tuple[str, str, Handler, float]]:
         """Name, topic, handler (measured, perhaps traced), seconds between calls; of each stage."""

@@ -133,6 +133,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy orjson msgspec vaderSentiment",
     ),
     "support_knowledge": ("catalog_wire core errors events ports settings", "msgspec"),
+    "support_embedding": ("errors core", "model2vec numpy safetensors tokenizers"),
     "support_files": ("errors settings core offline.tables", "pydantic"),
     "adapters": ("errors grouping ports settings events codec retrying", "aiokafka numpy orjson"),
     "adapters.loop": ("", "uvloop"),
@@ -149,7 +150,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     ),
     "worker": (
         "errors ports settings broadcasts composition following journeys pipeline retrying stocking"
-        " supporting support_files support_knowledge timers adapters",
+        " supporting support_embedding support_files support_knowledge timers adapters",
         "orjson",
     ),
     "rebuild": ("ports settings adapters worker", ""),
@@ -167,7 +168,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "commands": ("*", "click numpy orjson rich"),
     "offline": (
         "errors ports settings events candidates codec core hashing journeys composition"
-        " listing model_file offers adapters.memory",
+        " listing model_file offers support_embedding adapters.memory",
         "numpy scipy orjson msgspec rich matplotlib optuna",
     ),
     "simulator": ("errors events", "numpy orjson"),

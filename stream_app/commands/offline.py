@@ -156,11 +156,13 @@ def _register_fits(app: Any) -> None:
 
         run_fit_intent(train, test, label, json_only)
 
-    async def fit_support(train: str, test: str, text: str, label: str, json_only: bool) -> None:
+    async def fit_support(
+        train: str, test: str, text: str, label: str, json_only: bool, embedding: str
+    ) -> None:
         """Train and test the support-intent model on tables of messages."""
         from stream_app.offline.fit import run_fit_support
 
-        run_fit_support(train, test, text, label, json_only)
+        run_fit_support(train, test, text, label, json_only, embedding)
 
     files = (
         click.option("--train", type=_FILE, required=True, help="File to learn from."),
@@ -169,7 +171,8 @@ def _register_fits(app: Any) -> None:
     label = click.option("--label", required=True, help="Column to predict.")
     app.command(*files, label, _JSON)(command(fit_intent))
     text = click.option("--text", required=True, help="Column with the message.")
-    app.command(*files, text, label, _JSON)(command(fit_support))
+    embedding = click.option("--embedding", default="", help="As STREAM_APP_SUPPORT_EMBEDDING.")
+    app.command(*files, text, label, embedding, _JSON)(command(fit_support))
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -9,10 +9,13 @@ together with pieces weighing double gain up to 1 point more. Ridge, logistic re
 Bayes and averages with them were behind; the multi-class (Crammer-Singer) machine was equal there
 and 1 to 2 points behind on 63 finer intents, at two to four times the cost. The penalty and the
 scale that turns margins into probabilities come from messages held out of training.
+
+With an embedding, its dimensions are features too: what is learned of "parcel" then holds for
+"package". That is worth most where an intent has few messages (docs/support.md).
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,10 +28,14 @@ from stream_app.core.classification_metrics import platt_scaling, probability_fl
 
 FloatArray = NDArray[np.float64]
 
+# Messages to ``(n, dimensions)`` float32: rows of length 1, or 0 where no word is known.
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+
 message_chars_max = 4_000  # a longer message is cut: the request stands near its start
 features_max = 200_000  # words, and again pieces: the most frequent ones
 intents_max = 1_000  # weights take intents × features × 4 bytes
 piece_weight = 2.0  # of character pieces against words
+embedding_weight = 2.0  # of an embedding against words
 penalties = (1.0, 0.3, 3.0)  # C of the support-vector machine; the first of equals wins
 descent_rounds_max = 5_000  # five times the default; noisy labels need more than clean ones
 descent_tolerance = 0.01  # 0.0001, the default, costs up to twice the time for the same accuracy
@@ -54,9 +61,10 @@ class Vectoriser:
 
     words: Any  # sklearn's TfidfVectorizer, which ships no types
     pieces: Any
+    embed: Embed | None = None
 
     @classmethod
-    def fit(cls, messages: Sequence[str]) -> Self:
+    def fit(cls, messages: Sequence[str], embed: Embed | None = None) -> Self:
         """Learn vocabulary and document frequencies; one message at least must have a text."""
         from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
 
@@ -69,11 +77,13 @@ class Vectoriser:
         # Signs are words too, so that a message of emoji has a feature.
         words = TfidfVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", ngram_range=(1, 2), **shared)
         pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared)
-        return cls(words.fit(messages), pieces.fit(messages))
+        return cls(words.fit(messages), pieces.fit(messages), embed)
 
     def rows(self, messages: Sequence[str]) -> Any:
         """``(n, features)`` csr matrix."""
         parts = [self.words.transform(messages), piece_weight * self.pieces.transform(messages)]
+        if self.embed is not None:
+            parts.append(sparse.csr_matrix(embedding_weight * self.embed(messages)))
         return sparse.hstack(parts, format="csr", dtype=np.float32)
 
 
@@ -96,14 +106,21 @@ class SupportModel:
     scope_min: float
 
     @classmethod
-    def fit(cls, messages: Sequence[str], intents: Sequence[str], *, seed: int = 0) -> Self:
+    def fit(
+        cls,
+        messages: Sequence[str],
+        intents: Sequence[str],
+        *,
+        seed: int = 0,
+        embed: Embed | None = None,
+    ) -> Self:
         """Learn from labelled messages; same messages and seed, same model."""
         assert len(messages) == len(intents)
         names, labels = np.unique(np.asarray(intents, dtype=str), return_inverse=True)
         assert 2 <= names.size <= intents_max
         texts = np.asarray(messages, dtype=object)
-        penalty, scale, trust, scope_min = _validate(texts, labels, seed)
-        vectoriser = Vectoriser.fit(messages)
+        penalty, scale, trust, scope_min = _validate(texts, labels, seed, embed)
+        vectoriser = Vectoriser.fit(messages, embed)
         weights, bias = _machine(vectoriser.rows(messages), labels, penalty, seed)
         known = [str(name) for name in names]
         return cls(vectoriser, known, weights, bias, scale, trust, scope_min)
@@ -175,7 +192,7 @@ def _machine(
 
 
 def _validate(
-    texts: NDArray[np.object_], labels: NDArray[np.int64], seed: int
+    texts: NDArray[np.object_], labels: NDArray[np.int64], seed: int, embed: Embed | None
 ) -> tuple[float, float, tuple[float, float], float]:
     """Penalty, scale, trust and lowest confidence in scope, from held-out messages."""
     held_out = _held_out(labels, seed)
@@ -183,7 +200,7 @@ def _validate(
     train, truth = labels[~held_out], labels[held_out]
     if not truth.size:
         return penalties[0], 1.0, (1.0, 0.0), 0.0
-    vectoriser = Vectoriser.fit(list(texts[~held_out]))
+    vectoriser = Vectoriser.fit(list(texts[~held_out]), embed)
     rows, unseen = (vectoriser.rows(list(texts[part])) for part in (~held_out, held_out))
     trials = []
     for penalty in penalties:

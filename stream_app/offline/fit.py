@@ -27,9 +27,10 @@ from stream_app.core.classification_metrics import (
 )
 from stream_app.core.intent import IntentModel
 from stream_app.core.intent_columns import FALSE, TRUE
-from stream_app.core.support import SupportModel, intents_max, normalised
+from stream_app.core.support import Embed, SupportModel, intents_max, normalised
 from stream_app.errors import EventFileError
 from stream_app.offline.tables import Table, read_table
+from stream_app.support_embedding import load_embedding
 
 Result = dict[str, float | int | None]
 
@@ -102,7 +103,9 @@ def fit_intent(train: Table, test: Table, label: str) -> Result:
     )
 
 
-def fit_support(train: Table, test: Table, text: str, label: str) -> Result:
+def fit_support(
+    train: Table, test: Table, text: str, label: str, embed: Embed | None = None
+) -> Result:
     """Train on labelled messages, test on others. ``n`` counts test messages."""
     messages, unseen = train.column(text), test.column(text)
     intents, truth = _intents(train, label), _intents(test, label)
@@ -114,7 +117,7 @@ def fit_support(train: Table, test: Table, text: str, label: str) -> Result:
     if not any(normalised(message) for message in messages):
         raise EventFileError(f"{train.name}: column {text!r} has no text; name the right column")
     started = time.perf_counter()
-    model = SupportModel.fit(messages, intents, seed=seed)
+    model = SupportModel.fit(messages, intents, seed=seed, embed=embed)
     seconds = time.perf_counter() - started
     guess, probability = model.predict(unseen)
     right = np.array(guess) == np.array(truth)
@@ -138,9 +141,12 @@ def run_fit_intent(train: str, test: str, label: str, json_only: bool) -> None:
     _print(f"Purchase intent: {label}, trained on {Path(train).name}", result, json_only)
 
 
-def run_fit_support(train: str, test: str, text: str, label: str, json_only: bool) -> None:
-    """The command ``fit-support``. Raises ``EventFileError``."""
-    result = fit_support(read_table(train), read_table(test), text, label)
+def run_fit_support(
+    train: str, test: str, text: str, label: str, json_only: bool, embedding: str = ""
+) -> None:
+    """The command ``fit-support``. Raises ``EventFileError``, ``ConfigurationError``."""
+    embed = load_embedding(embedding)
+    result = fit_support(read_table(train), read_table(test), text, label, embed)
     _print(f"Support: {text} → {label}, trained on {Path(train).name}", result, json_only)
 
 

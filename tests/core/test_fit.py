@@ -11,7 +11,7 @@ import pytest
 from stream_app.core import intent_trees
 from stream_app.errors import EventFileError
 from stream_app.offline import tables
-from stream_app.offline.crossval import cross_validated, fold_tables, main
+from stream_app.offline.crossval import fold_tables, main, means
 from stream_app.offline.fit import fit_intent, run_fit_intent, run_fit_support
 from stream_app.offline.tables import Table, read_table
 
@@ -161,8 +161,9 @@ def test_folds_hold_every_row_once_and_every_class_evenly(tmp_path: Path) -> Non
 def test_cross_validation_averages_and_keeps_undefined_measures_undefined() -> None:
     table = Table("t.csv", {"y": ["a", "b"] * 4}, list(range(8)))
     values = iter([1.0, 2.0, 3.0, 4.0])
-    means = cross_validated(table, "y", lambda *_: {"m": next(values), "u": None}, folds=4)
-    assert means == {"m": 2.5, "u": None}
+    folds = fold_tables(table, "y", folds=4)
+    found = means(folds, lambda *_: {"m": next(values), "u": None})
+    assert found == {"m": 2.5, "u": None}
 
 
 def test_the_cross_validation_command_prints_json(
@@ -172,5 +173,8 @@ def test_the_cross_validation_command_prints_json(
     path.write_text("text,intent\n" + "where is it?,track\nstop it,cancel\n" * 10)
     main(["support", str(path), "intent", "text", "--folds", "2"])
     assert json.loads(capsys.readouterr().out)["accuracy"] == 1.0
+    main(["support", str(path), "intent", "text", "--few", "3"])
+    few = json.loads(capsys.readouterr().out)
+    assert (few["n_train"], few["n"], few["accuracy"]) == (6, 14, 1.0)
     with pytest.raises(SystemExit):
         main(["support", str(path), "intent"])
