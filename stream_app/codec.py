@@ -4,7 +4,7 @@ import struct
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,13 +16,16 @@ from stream_app.core.neighbourhood import SNAPSHOT
 from stream_app.core.state import fits
 from stream_app.errors import EventRejected, SchemaUnknown
 
-_MAGIC = b"SAT2"
+_MAGIC = b"SAT3"
 _HEAD = struct.Struct("<4sIIIII")  # magic, source partition, rows, snapshots, names, segments
+_MAGIC_2 = b"SAT2"
 _MAGIC_1 = b"SAT1"
 _HEAD_1 = struct.Struct("<4sIII")  # magic, source partition, rows, names
-_TRANSITION_1 = np.dtype(
-    [("item", "u8"), ("previous", "u8", (3,)), ("ts", "f8"), ("offset", "i8"), ("weight", "f8")]
-)
+_FIELDS_1: list[Any] = [
+    ("item", "u8"), ("previous", "u8", (3,)), ("ts", "f8"), ("offset", "i8"), ("weight", "f8"),
+]  # fmt: skip
+_TRANSITION_1 = np.dtype(_FIELDS_1)
+_TRANSITION_2 = np.dtype([*_FIELDS_1, ("segment", "u4", (2,))])
 _MERGE_HEAD = struct.Struct("<Iq")
 OUTBOX_SCHEMA = 2
 _OUTBOX_SCHEMAS = (1, OUTBOX_SCHEMA)  # in the first one transitions never waited
@@ -66,7 +69,7 @@ def decode_transitions(value: bytes | None) -> Transitions:
     >>> decode_transitions(encode_transitions(Transitions(3, rows, ["sku-1"]))).names
     ['sku-1']
     """
-    if value is not None and value[:4] == _MAGIC_1:
+    if value is not None and value[:4] in (_MAGIC_1, _MAGIC_2):
         value = _as_of_now(value)
     if value is None or len(value) < _HEAD.size or value[:4] != _MAGIC:
         raise EventRejected("malformed", "not a transitions record of this release")
@@ -90,18 +93,25 @@ def decode_transitions(value: bytes | None) -> Transitions:
 
 
 def _as_of_now(value: bytes) -> bytes:
-    """A record of the release before: without segments and snapshots."""
-    if len(value) < _HEAD_1.size:
+    """A record of a release before: without gaps; in the first also segments and snapshots.
+
+    Pairs that it tells of count as much as if there had been no time between the two.
+    """
+    first = value[:4] == _MAGIC_1
+    head, dtype = (_HEAD_1, _TRANSITION_1) if first else (_HEAD, _TRANSITION_2)
+    if len(value) < head.size:
         raise EventRejected("malformed", f"{len(value)} bytes")
-    _, source, rows_n, names_n = _HEAD_1.unpack_from(value)
-    end = _HEAD_1.size + rows_n * _TRANSITION_1.itemsize
+    _, source, rows_n, *others = head.unpack_from(value)
+    snapshots_n, names_n, segments_n = (0, *others, 0) if first else others
+    end = head.size + rows_n * dtype.itemsize
     if len(value) < end:
         raise EventRejected("malformed", f"{len(value)} bytes for {rows_n} rows")
-    before = np.frombuffer(value[_HEAD_1.size : end], _TRANSITION_1)
+    before = np.frombuffer(value[head.size : end], dtype)
     rows = np.zeros(rows_n, TRANSITION)
     for name in before.dtype.names or ():
         rows[name] = before[name]
-    return _HEAD.pack(_MAGIC, source, rows_n, 0, names_n, 0) + rows.tobytes() + value[end:]
+    now = _HEAD.pack(_MAGIC, source, rows_n, snapshots_n, names_n, segments_n)
+    return now + rows.tobytes() + value[end:]
 
 
 class Merge(NamedTuple):

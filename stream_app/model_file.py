@@ -36,8 +36,10 @@ def model_from(parameters: Mapping[str, Any], *, name: str = "model parameters")
         model.weight_popular,
     )
     halves = (model.pair_half_life_s, model.popularity_half_life_s, model.vector_half_life_s)
-    if sum(weights) <= 0 or min(halves) <= 0:
-        raise ConfigurationError(f"{name}: half-lives and the sum of weights must be above 0")
+    if sum(weights) <= 0 or min(*halves, model.pair_gap_s) <= 0:
+        raise ConfigurationError(
+            f"{name}: half-lives, pair_gap_s and the sum of weights must be above 0"
+        )
     return model
 
 

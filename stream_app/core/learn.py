@@ -44,6 +44,7 @@ from stream_app.core.jit import allocating, copy_into, kernel, signed
 from stream_app.core.journey import Plan, pass_time, take_step
 from stream_app.core.learned import EVENT, TRANSITION, Learned
 from stream_app.core.model import (
+    GAP_MAX_S,
     INTERNAL,
     KIND,
     KIND_WEIGHTS,
@@ -128,6 +129,20 @@ def _count_move(user: Row, partition: Row, event: Row) -> None:
 
 
 @kernel
+def _set_previous(user: Row, at: int, ts: float, d: int, out: Row) -> None:
+    """The item at place ``at`` of the ring, -1 = none, came ``d`` places before one at ``ts``.
+
+    Times go by whole seconds, as the ring has them: what is taken back later must weigh the same.
+    """
+    if at >= 0:  # no conditional expression: with a signed 0 it would be a float in numba
+        out.previous[d] = user.ring_item[at]
+        out.gap_s[d] = min(max(int(ts) - signed(user.ring_ts[at]), 0), GAP_MAX_S)
+    else:
+        out.previous[d] = 0
+        out.gap_s[d] = 0
+
+
+@kernel
 def _retract(user: Row, event: Row, weight: float, out: NDArray[np.void], n: int) -> int:
     """Take back the latest matching event as it was learned: same neighbours, same time."""
     taken_back = _PURCHASE if event.kind == _REFUND else _ADD
@@ -137,10 +152,7 @@ def _retract(user: Row, event: Row, weight: float, out: NDArray[np.void], n: int
             at = k
             for d in range(PREVIOUS_MAX):
                 at = -1 if at < 0 or user.ring_kind[at] & FIRST_OF_SESSION else at - 1
-                if at >= 0:
-                    out[n].previous[d] = user.ring_item[at]
-                else:  # no conditional expression: with a signed 0 it would be a float in numba
-                    out[n].previous[d] = 0
+                _set_previous(user, at, float(user.ring_ts[k]), d, out[n])
             out[n].ts = float(user.ring_ts[k])
             out[n].offset = event.offset
             out[n].weight = weight
@@ -154,10 +166,8 @@ def _retract(user: Row, event: Row, weight: float, out: NDArray[np.void], n: int
 def _transition(user: Row, event: Row, weight: float, out: Row) -> None:
     out.item = event.item
     for d in range(PREVIOUS_MAX):
-        if d < user.session_n:
-            out.previous[d] = user.ring_item[signed(user.ring_n) - 1 - d]
-        else:
-            out.previous[d] = 0
+        at = signed(user.ring_n) - 1 - d if d < user.session_n else -1
+        _set_previous(user, at, event.ts, d, out)
     out.ts = event.ts
     out.offset = event.offset
     out.weight = weight

@@ -40,6 +40,8 @@ TRANSITION = np.dtype(
         ("offset", "i8"),  # of the event in its clickstream partition
         ("weight", "f8"),
         ("segment", "u4", (SEGMENTS_OF_EVENT,)),  # those of the event, 0 = none
+        ("gap_s", "u2", (PREVIOUS_MAX,)),  # whole seconds since each of them, at most GAP_MAX_S
+        ("reserved", "u1", (2,)),  # copies leave padding undefined, and logs must be reproducible
     ],
     align=True,
 )

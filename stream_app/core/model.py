@@ -87,6 +87,7 @@ class Model(NamedTuple):
     segments_n: int = 8  # clusters of customers; at most insight_fields.SEGMENTS_MAX
     thin_moves: float = 10.0  # decayed moves to another item, below which counts know too little
     distance_power: float = 1.5
+    pair_gap_s: float = 60.0  # a pair so long apart counts 1/sqrt(2) of one at once
     neighbours_max: int = 50
     context_decay: float = 0.9
     two_hop_max: int = 30
@@ -109,4 +110,5 @@ class Model(NamedTuple):
     weight_trending: float = 0.5
 
 
+GAP_MAX_S = 65_535  # longer gaps between two items of a session count as this
 LANDMARK_HALF_LIVES = 16  # a landmark moves by whole half-lives: rescaling by 2**-16 is exact

@@ -1,8 +1,12 @@
 """RELATE: merge transitions into the neighbour tables of the items one partition owns.
 
-The counts are those of session co-occurrence with distance weights, kept separately for "went on
-to" (forward) and "came from" (backward), under forward decay (Cormode et al. 2009).
+The counts are those of session co-occurrence, kept separately for "went on to" (forward) and "came
+from" (backward), under forward decay (Cormode et al. 2009). A pair counts the less, the more items
+and the more time lie between the two: who goes on at once compares, who comes back after ten
+minutes has mostly turned to something else.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +90,7 @@ def merge_transitions(
     partition: np.uint64,
     partitions: np.uint64,
     distance_weights: NDArray[np.float64],
+    pair_gap_s: float,
     pair_half_life_s: float,
     pair_origin: float,
     popularity_half_life_s: float,
@@ -109,7 +114,8 @@ def merge_transitions(
             y = at[t, 1 + d]
             if y < 0:
                 break
-            v = g * move.weight * distance_weights[d]
+            near = pair_gap_s / (pair_gap_s + float(move.gap_s[d]))
+            v = g * move.weight * distance_weights[d] * math.sqrt(near)
             own_y = nodes[y].id % partitions == partition
             if own_y:
                 nodes[y].mass += v
@@ -168,6 +174,7 @@ def relate(
         np.uint64(partition),
         np.uint64(partitions),
         distance,
+        model.pair_gap_s,
         model.pair_half_life_s,
         steps * tables.pair_landmark,
         model.popularity_half_life_s,

@@ -18,6 +18,7 @@ from stream_app.codec import decode_merge
 from stream_app.core.journey import CARTS, PASSED_MAX, STAY, Journey
 from stream_app.core.learn import EVENT, TRANSITION
 from stream_app.core.model import (
+    GAP_MAX_S,
     INTERNAL,
     KIND_WEIGHTS,
     KINDS,
@@ -57,8 +58,8 @@ class Customers:
         self._watermarks: dict[int, int] = {}
         self._data = ""  # of the event that is being applied
         self._moves: list[
-            tuple[int, tuple[int, ...], float, int, float, tuple[int, ...]]
-        ] = []  # the columns of TRANSITION
+            tuple[int, Sequence[Visit], float, int, float, tuple[int, ...]]
+        ] = []  # as the columns of TRANSITION begin
 
     def apply(
         self,
@@ -78,8 +79,11 @@ class Customers:
     def transitions(self) -> NDArray[np.void]:
         """``(n,) TRANSITION``: what the events since the last call say about items."""
         rows = np.zeros(len(self._moves), TRANSITION)
-        for k, (item, previous, *others) in enumerate(self._moves):
-            rows[k] = (item, (*previous, 0, 0, 0)[:PREVIOUS_MAX], *others)
+        for k, (item, visits, ts, *others) in enumerate(self._moves):
+            previous = [visit.item for visit in visits]
+            gaps_s = [min(max(int(ts) - int(v.ts), 0), GAP_MAX_S) for v in visits]
+            none = [0] * (PREVIOUS_MAX - len(visits))
+            rows[k] = (item, (*previous, *none), ts, *others, (*gaps_s, *none), (0, 0))
         self._moves = []
         return rows
 
@@ -133,12 +137,13 @@ class Customers:
         weight = _WEIGHTS[kind]
         self._session(who, ts, session, lasting=bool(device))
         fade(who, ts, self.model)
-        session_items = [visit.item for visit in who.visits[len(who.visits) - who.in_session :]]
+        visits = who.visits[len(who.visits) - who.in_session :]
+        session_items = [visit.item for visit in visits]
         keep_books(who, kind, item, value, ts)
         if kind == "search":
             who.query = [word for word in query if word]
         if item and weight > 0:
-            nearest = tuple(session_items[::-1][:PREVIOUS_MAX])
+            nearest = visits[::-1][:PREVIOUS_MAX]
             self._moves.append((item, nearest, ts, offset, weight, tuple(segment)))
             who.visits = [*who.visits, Visit(item, ts, kind, not session_items)][-RING_MAX:]
             who.in_session = min(who.in_session + 1, RING_MAX)
@@ -269,8 +274,8 @@ class Customers:
             visit = who.visits[at]
             if (visit.item, visit.kind) == (item, _TAKES_BACK[kind]):
                 begin = max(k for k in range(at + 1) if who.visits[k].opens or k == 0)
-                before = [v.item for v in who.visits[begin:at]][::-1][:PREVIOUS_MAX]
-                move = (item, tuple(before), float(int(visit.ts)), offset, weight, segment)
+                before = who.visits[begin:at][::-1][:PREVIOUS_MAX]
+                move = (item, before, float(int(visit.ts)), offset, weight, segment)
                 self._moves.append(move)
                 visit.kind = "view"
                 return

@@ -24,7 +24,7 @@ COUNTERS = ("mass", "out", "repeats", "popularity")
 class Masses:
     """Sums over all transitions: what every item's counters must be, and every pair's weight.
 
-    Keeps 56 bytes a transition, so memory grows with the log.
+    Keeps 72 bytes a transition, so memory grows with the log.
     """
 
     def __init__(self, model: Model | None = None) -> None:
@@ -60,6 +60,7 @@ class Masses:
             before = np.searchsorted(ids, rows["previous"][there, d])
             after = item[there]
             what = growth[there] * rows["weight"][there] * (d + 1.0) ** -self.model.distance_power
+            what *= (1.0 + rows["gap_s"][there, d] / self.model.pair_gap_s) ** -0.5
             other = before != after
             count("mass", before, what)
             count("mass", after[other], what[other])
@@ -144,7 +145,8 @@ class ItemPartition:
     def apply(self, message: Transitions) -> None:
         """Add one record of the topic."""
         columns = [
-            message.rows[name].tolist() for name in ("item", "previous", "ts", "offset", "weight")
+            message.rows[name].tolist()
+            for name in ("item", "previous", "ts", "offset", "weight", "gap_s")
         ]
         fresh = [
             row
@@ -158,8 +160,9 @@ class ItemPartition:
             last = max(row[3] for row in fresh)
             self.watermarks[message.source_partition] = last
             self._advance(max(row[2] for row in fresh))
-        for item, previous, ts, _offset, weight in fresh:
-            self._add(item, [other for other in previous if other], ts, weight)
+        for item, previous, ts, _offset, weight, gaps_s in fresh:
+            before = [pair for pair in zip(previous, gaps_s, strict=True) if pair[0]]
+            self._add(item, before, ts, weight)
 
     def _advance(self, ts: float) -> None:
         step = LANDMARK_HALF_LIVES
@@ -178,15 +181,18 @@ class ItemPartition:
             self._pair_landmark = max(self._pair_landmark, pair)
             self._popularity_landmark = max(self._popularity_landmark, popularity)
 
-    def _add(self, item: int, previous: Sequence[int], ts: float, weight: float) -> None:
+    def _add(
+        self, item: int, previous: Sequence[tuple[int, int]], ts: float, weight: float
+    ) -> None:
         model, step = self.model, LANDMARK_HALF_LIVES
         growth = math.exp2(ts / model.pair_half_life_s - step * self._pair_landmark)
         ours = item % self._partitions == self._partition
         if ours:
             age = ts / model.popularity_half_life_s - step * self._popularity_landmark
             self._table(item).popularity += math.exp2(age) * weight
-        for d, before in enumerate(previous):
+        for d, (before, gap_s) in enumerate(previous):
             what = growth * weight * (d + 1.0) ** -model.distance_power
+            what *= (1.0 + gap_s / model.pair_gap_s) ** -0.5
             if before % self._partitions == self._partition:
                 table = self._table(before)
                 table.mass += what

@@ -29,6 +29,7 @@ SPACE: Mapping[str, tuple[float, float, bool]] = {
     "weight_forward": (0.2, 20.0, True),
     "weight_popular": (0.2, 20.0, True),
     "pair_half_life_s": (86_400.0, 180 * 86_400.0, True),
+    "pair_gap_s": (1.0, 86_400.0, True),
     "popularity_half_life_s": (3_600.0, 30 * 86_400.0, True),
 }
 TUNE_SEED = 1

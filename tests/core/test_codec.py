@@ -66,6 +66,25 @@ def test_a_record_of_the_release_before_reads_as_one_without_segments_and_snapsh
         decode_transitions(raw[:40])
 
 
+def test_a_record_without_gaps_reads_as_one_with_none() -> None:
+    raw = struct.pack("<4sIIIII", b"SAT2", 3, 1, 1, 1, 1)
+    raw += struct.pack("<4Qdqd2I", 5, 6, 7, 0, 1e9, 41, 2.0, 8, 9)
+    told = np.zeros(1, SNAPSHOT)
+    told["customer"] = 12
+    raw += told.tobytes() + struct.pack("<2H", 2, 3) + b"s1web"
+    message = decode_transitions(raw)
+    assert (message.source_partition, message.names, message.segments) == (3, ["s1"], ["web"])
+    row = message.rows[0]
+    assert (row["item"], row["previous"].tolist(), row["ts"]) == (5, [6, 7, 0], 1e9)
+    assert (row["offset"], row["weight"], row["segment"].tolist()) == (41, 2.0, [8, 9])
+    assert row["gap_s"].tolist() == [0, 0, 0]
+    assert message.snapshots["customer"].tolist() == [12]
+    with pytest.raises(EventRejected):
+        decode_transitions(raw[:40])
+    with pytest.raises(EventRejected):
+        decode_transitions(raw[:20])
+
+
 @settings(max_examples=100, deadline=None)
 @given(messages, st.data())
 def test_a_damaged_record_of_transitions_is_rejected(
@@ -80,10 +99,12 @@ def test_a_damaged_record_of_transitions_is_rejected(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200).map(lambda tail: b"SAT2" + tail))
-def test_whatever_claims_to_be_transitions_is_decoded_or_rejected(value: bytes) -> None:
+@given(st.sampled_from([b"SAT1", b"SAT2", b"SAT3"]), st.binary(max_size=200))
+def test_whatever_claims_to_be_transitions_is_decoded_or_rejected(
+    magic: bytes, tail: bytes
+) -> None:
     try:
-        decode_transitions(value)
+        decode_transitions(magic + tail)
     except EventRejected as exc:
         assert exc.reason == "malformed"
 

@@ -145,8 +145,29 @@ def test_a_refund_takes_back_the_pairs_of_its_purchase_and_no_others() -> None:
     assert (bought["weight"], taken_back["weight"]) == (WEIGHT["purchase"], -WEIGHT["purchase"])
     assert taken_back["previous"].tolist() == bought["previous"].tolist() == [0, 0, 0]
     assert taken_back["ts"] == bought["ts"]
+    assert taken_back["gap_s"].tolist() == bought["gap_s"].tolist()
     assert len(learned.transitions) == 5, "the second refund has nothing left to take back"
     assert states(stream)["bought_n"].tolist() == [0]
+
+
+def test_a_transition_tells_how_long_ago_each_item_was_in_whole_seconds() -> None:
+    times = (0.9, 60.2, 100.0, 50.0, 100_000.0)
+    log = events(*({"item": k + 1, "ts": START_S + t, "session": 7} for k, t in enumerate(times)))
+    gaps = Stream().learn(log).transitions["gap_s"].tolist()
+    assert gaps == [[0, 0, 0], [60, 0, 0], [40, 100, 0], [0, 0, 50], [65_535, 65_535, 65_535]]
+
+
+def test_a_purchase_is_taken_back_with_the_gaps_it_was_learned_with() -> None:
+    stream = Stream()
+    learned = stream.learn(
+        events(
+            {"item": 5, "ts": START_S + 0.7},
+            {"item": 7, "ts": START_S + 99.9, "kind": "purchase", "value": 20.0},
+            {"item": 7, "ts": START_S + 500.0, "kind": "refund", "value": 20.0},
+        )
+    )
+    bought, taken_back = learned.transitions[1:]
+    assert taken_back["gap_s"].tolist() == bought["gap_s"].tolist() == [99, 0, 0]
 
 
 def test_a_long_absence_is_a_step_of_the_journey() -> None:

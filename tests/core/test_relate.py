@@ -20,7 +20,7 @@ def moves(*rows: tuple[int, tuple[int, ...], float, float]) -> NDArray[np.void]:
     """Transitions (item, previous, ts, weight) at rising offsets."""
     found = np.zeros(len(rows), TRANSITION)
     for k, (item, previous, ts, weight) in enumerate(rows):
-        found[k] = (item, (*previous, 0, 0, 0)[:3], ts, k, weight, (0, 0))
+        found[k] = (item, (*previous, 0, 0, 0)[:3], ts, k, weight, (0, 0), (0, 0, 0), (0, 0))
     return found
 
 
@@ -77,6 +77,22 @@ def test_pairs_are_kept_by_direction_and_weighted_by_distance() -> None:
         assert neighbours(blobs[item])[4] == pytest.approx((v, 0.0))
         assert neighbours(blobs[4])[item] == pytest.approx((0.0, v))
     assert neighbours(blobs[4])[4] == pytest.approx((g, 0.0)), "a repeat counts once"
+
+
+def test_a_pair_counts_less_the_longer_the_two_are_apart() -> None:
+    related, model = Related(), Model()
+    rows = moves((4, (3, 2, 1), START_S, 1.0))
+    rows["gap_s"][0] = (0, 60, 540)
+    related.merge(rows)
+    g = related.tables.growth(START_S)
+    blobs = related.blobs()
+    for d, (item, share) in enumerate(((3, 1.0), (2, 2**-0.5), (1, 10**-0.5)), 1):
+        v = g * share * d**-model.distance_power
+        assert neighbours(blobs[item])[4] == pytest.approx((v, 0.0))
+        assert neighbours(blobs[4])[item] == pytest.approx((0.0, v))
+        header = np.frombuffer(blobs[item][: ITEM.itemsize], ITEM)
+        assert header["mass"][0] == pytest.approx(v)
+        assert header["out"][0] == pytest.approx(g if d == 1 else 0.0), "moves are counted whole"
 
 
 def test_partitions_hold_together_what_one_would_hold() -> None:
