@@ -1,5 +1,6 @@
 """A clickstream partition as its owner holds it, and what one batch makes of it."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,7 +50,8 @@ class Owned:
     agenda: Agenda
     touched_at: float  # when a batch was last applied, by the clock
     waiting: Waiting
-    busy: bool = False
+    calls: int = 0  # batches under way: one may be computed while the one before is published
+    publishing: asyncio.Task[None] | None = None  # of what was committed last
     surveyed_at: float = -np.inf
 
     def take(self, done: Applied) -> None:

@@ -2,12 +2,16 @@
 
     decode → load → learn → score → commit → publish        (the caller acknowledges)
 
+The next batch of the partition may be computed while one is published; its commit, which takes the
+place of the outbox, waits for that.
+
 What waits in several partitions goes as one group up to the commit (:mod:`stream_app.group`): a
 batch costs milliseconds whatever is in it. :mod:`stream_app.loading` reads what it needs,
 :mod:`stream_app.applying` learns and scores. The co-occurrence counts learn in a second stage,
 :mod:`stream_app.relating`, off this path.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -122,15 +126,18 @@ class Learn:
         batch = batch.since(owned.cursor)
         if owned.cursor is not None and batch.next_offset <= owned.cursor:
             return  # a redelivery of what is stored
-        owned.busy = True
+        owned.calls += 1
         try:
             await self._process(owned, batch)
         finally:
-            owned.busy, owned.touched_at = False, self._clock()
+            owned.calls -= 1
+            owned.touched_at = self._clock()
 
     async def _process(self, owned: Owned, batch: RawBatch) -> None:
         async with self._groups.group(Member(owned, batch)) as done:
             self._telemetry.lap("turn")  # of those who were computed with another's batch
+            if owned.publishing is not None:
+                await owned.publishing
             await retrying(
                 lambda: self._store.commit(owned.claim, done.step), "committing customers"
             )
@@ -138,9 +145,16 @@ class Learn:
             # Commit before publish: a lost list is rebuilt from the outbox, a lost count is not.
             owned.take(done)
             self._telemetry.quality(done.quality)
-            await self._publisher.publish(batch.partition, done.outbox, done.messages)
-            await self._follow_up(owned, done.outbox)
-            self._telemetry.lap("publish")
+            publishing = asyncio.create_task(self._publish(owned, batch.partition, done))
+            owned.publishing = publishing
+        if not done.outbox.erasures:  # which the next batch has to know of
+            batch.stored()
+        await publishing
+        self._telemetry.lap("publish")
+
+    async def _publish(self, owned: Owned, partition: int, done: Applied) -> None:
+        await self._publisher.publish(partition, done.outbox, done.messages)
+        await self._follow_up(owned, done.outbox)
 
     async def _computed(self, members: Sequence[Member]) -> list[Applied]:
         """What each batch leaves, before any of it holds."""

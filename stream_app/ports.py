@@ -5,8 +5,8 @@ in-memory ones of :mod:`stream_app.adapters.memory`, kept equal by one contract 
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 Headers = Sequence[tuple[str, bytes]]
@@ -16,13 +16,18 @@ ITEMS = "i"  # state of items, partitioned like the co-occurrence topic
 ACCOUNTS_ID = b"accounts"  # beside the states of a partition: its accounts, as JSON for tools
 
 
+def _nothing() -> None:
+    """Where nobody wants to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class RawBatch:
     """The records of one Kafka fetch of one partition, not decoded.
 
     ``offsets``, ``keys``, ``values``, ``timestamps_ms`` and ``headers`` run in parallel and rise by
     offset; offsets may have gaps (control records, aborted transactions, compaction).
-    ``next_offset`` is where the consumer goes on: at least the last offset + 1.
+    ``next_offset`` is where the consumer goes on: at least the last offset + 1. Who handles a batch
+    may call ``stored()`` when its effects are in the store: the next one may begin meanwhile.
     """
 
     topic: str
@@ -33,6 +38,7 @@ class RawBatch:
     values: Sequence[bytes | None]
     timestamps_ms: Sequence[int]
     headers: Sequence[Headers]
+    stored: Callable[[], None] = field(default=_nothing, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -68,6 +74,7 @@ class RawBatch:
             self.values[first:end],
             self.timestamps_ms[first:end],
             self.headers[first:end],
+            self.stored,
         )
 
 

@@ -89,7 +89,7 @@ class Timers:
         """The event time that a partition has reached, unix seconds; 0 before its first event."""
         watermark = float(owned.partition["watermark"][0])
         clock = self._clock()
-        if watermark and not owned.busy and clock - owned.touched_at >= IDLE_S:
+        if watermark and not owned.calls and clock - owned.touched_at >= IDLE_S:
             return max(watermark, clock - float(owned.partition["behind_s"][0]))
         return watermark
 

@@ -1,11 +1,12 @@
-"""The partitions of a worker: where each goes on, one handler call at a time for each, and its end.
+"""The partitions of a worker: where each goes on, one handler call after the other, and its end.
 
 Called by :mod:`.transport`, which brings batches and assignments and takes acks; knows no Faust.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -22,7 +23,10 @@ PartitionsHook = Callable[[set[Partition]], Coroutine[Any, Any, None]]
 
 
 class Stage(NamedTuple):
-    """What handles a topic; ``every_s`` seconds pass between two calls for one partition."""
+    """What handles a topic; ``every_s`` seconds pass between two calls for one partition.
+
+    A call for a partition begins when the one before has ended, or has called ``batch.stored()``.
+    """
 
     handler: Handler
     every_s: float = 0.0
@@ -170,24 +174,48 @@ class Dispatcher:
     async def _work(self, lane: Lane, before: asyncio.Future[Any] | None) -> None:
         if before is not None:
             await asyncio.wait([before])  # never two handler calls for one partition
-        handler, every_s = self._stages[lane.partition[0]]
-        while taken := await lane.take(self._limits.batch_records_max):
-            batch, receipts = taken
-            next_at = monotonic() + every_s
-            try:
-                await handler(batch)
-            except Fenced as exc:
-                log.warning("%s[%d]: fenced, dropping what is queued: %s", *lane.partition, exc)
-                self._end(lane, self._return_after_fence(lane.partition))
-                return
-            except RolledBack as exc:
-                log.warning("%s[%d]: store rolled back, rewinding: %s", *lane.partition, exc)
-                self._end(lane, self.place({lane.partition}))
-                return
+        every_s = self._stages[lane.partition[0]].every_s
+        calls: list[asyncio.Task[None]] = []  # what is under way, in order: two at most
+        try:
+            while taken := await lane.take(self._limits.batch_records_max):
+                next_at = monotonic() + every_s
+                may_go_on = asyncio.Event()
+                calls.append(asyncio.create_task(self._handle(lane, *taken, may_go_on)))
+                await may_go_on.wait()
+                while len(calls) > 1 or (calls and calls[0].done()):
+                    await calls.pop(0)
+                if every_s:
+                    await lane.rest(next_at - monotonic())
+        except asyncio.CancelledError:
+            for call in calls:
+                call.cancel()
+            raise
+        finally:
+            for outcome in await asyncio.gather(*calls, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+    async def _handle(
+        self, lane: Lane, batch: RawBatch, receipts: Sequence[Any], may_go_on: asyncio.Event
+    ) -> None:
+        """One call and its acks; sets ``may_go_on`` when the next one may begin."""
+        handler = self._stages[lane.partition[0]].handler
+        try:
+            await handler(replace(batch, stored=may_go_on.set))
+        except Fenced as exc:
+            log.warning("%s[%d]: fenced, dropping what is queued: %s", *lane.partition, exc)
+            self._end(lane, self._return_after_fence(lane.partition))
+        except RolledBack as exc:
+            log.warning("%s[%d]: store rolled back, rewinding: %s", *lane.partition, exc)
+            self._end(lane, self.place({lane.partition}))
+        except BaseException:
+            self._shut(lane)  # nothing after what failed
+            raise
+        else:
             for receipt in receipts:
                 await self._acknowledge(receipt)
-            if every_s:
-                await lane.rest(next_at - monotonic())
+        finally:
+            may_go_on.set()
 
     def _end(self, lane: Lane, then: Coroutine[Any, Any, None]) -> None:
         if lane.closed:  # rewound or revoked meanwhile: that one decides how to go on

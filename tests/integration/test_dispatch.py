@@ -261,3 +261,88 @@ async def test_batches_gather_between_calls_acked_already_and_a_drain_does_not_w
         await scene.dispatcher.drain()
     assert lane.task is not None and lane.task.done() and not lane.task.cancelled()
     assert scene.seen == [0, 1, 2], "what gathered is read again by whoever owns it next"
+
+
+class Overlapping(Scene):
+    """A handler that says when it has stored a batch; each call waits for its own gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.gates: dict[int, asyncio.Event] = {}
+        self.errors: dict[int, Exception] = {}
+
+    async def handle(self, batch: RawBatch) -> None:
+        """Store, then wait; a call is named by its first offset."""
+        first = batch.offsets[0]
+        self.said.append(f"{first} begins")
+        batch.stored()
+        self.gates[first] = asyncio.Event()
+        try:
+            await self.gates[first].wait()
+        except asyncio.CancelledError:
+            self.said.append(f"{first} is cancelled")
+            raise
+        if first in self.errors:
+            raise self.errors[first]
+        self.said.append(f"{first} ends")
+
+
+async def test_a_call_begins_when_the_one_before_has_stored_and_two_are_under_way_at_most() -> None:
+    scene = Overlapping()
+    await scene.dispatcher.place({("clicks", 0)})
+    for _ in range(3):
+        lane, _ticket = scene.log.deliver(2)
+        await settled()
+    assert scene.said == ["0 begins", "2 begins"]
+    assert lane.acked == 0
+    scene.gates[0].set()
+    await settled()
+    assert scene.said == ["0 begins", "2 begins", "0 ends", "4 begins"]
+    assert lane.acked == 2
+    draining = asyncio.create_task(scene.dispatcher.drain())
+    await settled()
+    assert not draining.done(), "a drain lets both end"
+    scene.gates[2].set()
+    scene.gates[4].set()
+    await draining
+    assert scene.said[-2:] == ["2 ends", "4 ends"]
+    assert lane.acked == 6
+
+
+async def test_a_drain_cancels_both_calls_that_take_too_long() -> None:
+    scene = Overlapping()
+    await scene.dispatcher.place({("clicks", 0)})
+    for _ in range(2):
+        lane, _ticket = scene.log.deliver(2)
+        await settled()
+    await scene.dispatcher.drain()
+    assert sorted(scene.said[2:]) == ["0 is cancelled", "2 is cancelled"]
+    assert lane.acked == 0
+
+
+async def test_nothing_begins_after_a_call_that_failed_though_it_had_stored() -> None:
+    scene = Overlapping()
+    await scene.dispatcher.place({("clicks", 0)})
+    lane, _ticket = scene.log.deliver(2)
+    await settled()
+    scene.errors[0] = ValueError("what no log takes")
+    scene.gates[0].set()
+    await settled()
+    assert scene.log.open_lane is None and lane.closed
+    assert lane.task is not None
+    with pytest.raises(ValueError, match="no log takes"):
+        await lane.task
+    assert lane.acked == 0
+
+
+async def test_a_fence_after_storing_gives_the_partition_up() -> None:
+    scene = Overlapping()
+    await scene.dispatcher.place({("clicks", 0)})
+    lane, _ticket = scene.log.deliver(2)
+    await settled()
+    scene.errors[0] = Fenced("another worker")
+    scene.gates[0].set()
+    await settled()
+    assert lane.closed and lane.task is not None and lane.task.done()
+    await scene.dispatcher.drain()
