@@ -1,12 +1,15 @@
 """What a list is drawn from, and the candidates of all sources: the first half of scoring."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.anchors import anchors_of
 from stream_app.core.item_index import find
 from stream_app.core.jit import kernel
-from stream_app.core.model import Model
+from stream_app.core.list_kinds import RECENT
+from stream_app.core.model import CONTEXT_MAX, Model
 from stream_app.core.revisits import Recent, Row
 from stream_app.core.scoring import (
     FORWARD,
@@ -27,16 +30,26 @@ def context_of(
     keys: NDArray[np.uint64],
     slots: NDArray[np.int32],
     recent: Recent,
+    model: Model,
     context: NDArray[np.int64],
+    fade: NDArray[np.float64],
 ) -> tuple[int, int]:
     """Nodes that candidates are drawn from, newest first; how many, and how many may come back.
 
     ``anchor`` is that of a list's kind. The last items of earlier sessions fill what the current
-    one leaves free: half of a shop's sessions are too short to say what they are about.
+    one leaves free: half of a shop's sessions are too short to say what they are about. ``fade``
+    becomes what each of the first counts: less, the more items came after it, and the longer ago
+    it was than the last one, as pairs do.
     """
     n, own_n = anchors_of(user, anchor, recent)
     for k in range(n):
         context[k] = find(keys, slots, recent.items[k])
+    for k in range(min(n, CONTEXT_MAX)):
+        fade[k] = math.exp(-model.context_decay * k)
+        if anchor == RECENT:
+            last, this = recent.last[0], recent.last[k]
+            gap_s = max(float(user.ring_ts[last]) - float(user.ring_ts[this]), 0.0)
+            fade[k] *= math.sqrt(model.pair_gap_s / (model.pair_gap_s + gap_s))
     return n, own_n
 
 

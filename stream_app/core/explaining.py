@@ -105,12 +105,12 @@ def take_apart(
     """
     context, added_factors = np.zeros(RING_MAX, np.int64), np.zeros(SOURCES_N)
     seeds = np.zeros(RING_MAX, np.int64)
-    context_n, own_n = context_of(user, kind.anchor, keys, slots, recent, context)
+    context_n, own_n = context_of(user, kind.anchor, keys, slots, recent, model, context, work.fade)
     near, own = context[: min(context_n, CONTEXT_MAX)], context[:own_n]
     own_seeds = seeds[: seeds_of(kind, user, context[:context_n], keys, slots, seeds)]
     more = popular if kind.seeds == POPULAR_SEEDS else own_seeds
     n = gather(view, near, own, more, extra, 0, g, model, weights, work)
-    share = model.blend_share * confidence(view, near, g, model)
+    share = model.blend_share * confidence(view, near, work.fade, g, model)
     factors = scales(n, weights, share, work)
     blend(n, factors, work)
     added_scales(extra, 0, weights, share, added_factors)

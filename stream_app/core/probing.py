@@ -91,7 +91,9 @@ def probe_batch(
     """
     context, places, totals = notes.context, notes.seeds, notes.factors
     for i in range(len(users)):
-        context_n, own_n = context_of(users[i], RECENT, keys, slots, recent, context)
+        context_n, own_n = context_of(
+            users[i], RECENT, keys, slots, recent, model, context, work.fade
+        )
         own, target = context[:own_n], targets[i]
         again = target < 0
         for q in range(own_n):

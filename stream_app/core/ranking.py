@@ -113,13 +113,15 @@ def rank_batch(
         home, cycles = homes[i], shape.rules.learned
         shape.rules.home[0] = min(home, len(cycles) - 1)
         weights_of(kind, weights[min(home, len(weights) - 1), user.step], step_weights)
-        context_n, own_n = context_of(user, kind.anchor, keys, slots, recent, context)
+        context_n, own_n = context_of(
+            user, kind.anchor, keys, slots, recent, model, context, work.fade
+        )
         anchors = context[:context_n]
         near = context[: min(context_n, CONTEXT_MAX)]
         own_seeds = seeds[: seeds_of(kind, user, anchors, keys, slots, seeds)]
         more = popular if kind.seeds == POPULAR_SEEDS else own_seeds
         n = gather(view, near, context[:own_n], more, extra, i, g, model, step_weights, work)
-        share = model.blend_share * confidence(view, near, g, model)
+        share = model.blend_share * confidence(view, near, work.fade, g, model)
         factors = scales(n, step_weights, share, work)
         blend_tables(n, factors, work)
         if extra.starts[i + 1] > extra.starts[i]:

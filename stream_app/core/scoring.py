@@ -61,6 +61,7 @@ class Work(NamedTuple):
     score: Floats
     strongest: NDArray[np.int64]
     revisit: Floats  # per recent item of the customer: the probability that it comes next
+    fade: NDArray[np.float64]  # per item that candidates are drawn from: how much it counts
 
 
 def new_work(nodes: int, model: Model, added: int = 0) -> Work:
@@ -84,6 +85,7 @@ def new_work(nodes: int, model: Model, added: int = 0) -> Work:
         np.zeros(candidates, np.float32),
         np.zeros(model.two_hop_max, np.int64),
         np.zeros(RING_MAX, np.float32),
+        np.zeros(CONTEXT_MAX),
     )
 
 
@@ -157,7 +159,7 @@ def _weigh(
 
 @kernel
 def add_direct(view: View, context: NDArray[np.int64], g: float, model: Model, work: Work) -> int:
-    """S1: decayed cosine of the recent items' neighbours; S3: what followed the current item."""
+    """S1: faded cosine of the recent items' neighbours; S3: what followed the current item."""
     n, first_n = 0, 0
     node, place = work.node, work.place
     direct, two_hop, followed = work.direct, work.two_hop, work.forward
@@ -170,7 +172,7 @@ def add_direct(view: View, context: NDArray[np.int64], g: float, model: Model, w
         mass = view.nodes[u].mass
         if row < 0 or mass <= 0.0:
             continue
-        weight = np.float32(math.exp(-model.context_decay * d) / math.sqrt(mass))
+        weight = np.float32(work.fade[d] / math.sqrt(mass))
         for k in range(view.filled[row]):
             forward = forwards[row, k]
             s = forward + backwards[row, k]
@@ -318,13 +320,15 @@ def _scale(values: Floats, n: int, weight: float) -> Any:
 
 
 @kernel
-def confidence(view: View, context: NDArray[np.int64], g: float, model: Model) -> float:
+def confidence(
+    view: View, context: NDArray[np.int64], fade: NDArray[np.float64], g: float, model: Model
+) -> float:
     """How often the tables knew the item that came after the recent ones, nearest counting most."""
     found, moved = 0.0, 0.0
     for d in range(len(context)):
         if context[d] >= 0 and view.nodes[context[d]].known != 0:
             item = view.nodes[context[d]]
-            weight = math.exp(-model.context_decay * d) / g
+            weight = fade[d] / g
             found += weight * max(item.found, 0.0)
             moved += weight * max(item.out - item.repeats, 0.0)
     return (found + model.found_prior * model.found_rate) / (moved + model.found_prior)

@@ -99,7 +99,7 @@ def explain(
         if u < 0 or view.nodes[u].row < 0 or view.nodes[u].mass <= 0.0:
             continue
         row = view.nodes[u].row
-        weight = math.exp(-model.context_decay * d) / math.sqrt(view.nodes[u].mass)
+        weight = work.fade[d] / math.sqrt(view.nodes[u].mass)
         for k in range(view.filled[row]):
             c = view.neighbour[row, k]
             i = place[c]

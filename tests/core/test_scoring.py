@@ -36,6 +36,17 @@ def ring_of(user: NDArray[np.void]) -> list[int]:
     return list(dict.fromkeys(user["ring_item"][: user["ring_n"]][::-1].tolist()))
 
 
+def fading(user: NDArray[np.void], model: Model) -> NDArray[np.float64]:
+    """How much each of a customer's recent items counts, newest first."""
+    items = user["ring_item"][: user["ring_n"]][::-1]
+    times = user["ring_ts"][: user["ring_n"]][::-1].astype(np.float64)
+    when = np.array([times[items == item][0] for item in ring_of(user)[:CONTEXT_MAX]])
+    gaps_s = np.maximum(times[0] - when, 0.0) if len(when) else when
+    near = 1.0 / np.sqrt(1.0 + gaps_s / model.pair_gap_s)
+    faded: NDArray[np.float64] = near * np.exp(-model.context_decay * np.arange(len(when)))
+    return faded
+
+
 def expected_scores(
     w: World,
     user: NDArray[np.void],
@@ -50,7 +61,7 @@ def expected_scores(
     g = t.growth(float(user["last_ts"]))
     mass = nodes["mass"] + model.mass_prior * g
     near = t.lookup(np.array(ring_of(user)[:CONTEXT_MAX], np.uint64))
-    fade = np.exp(-model.context_decay * np.arange(len(near)))
+    fade = fading(user, model)
     heavy = np.where(nodes["mass"] > 0, nodes["mass"], np.inf)  # others have no table
     direct = (fade / np.sqrt(heavy[near])) @ pairs[near] / np.sqrt(mass)
     hops = np.argsort(-direct, kind="stable")[: model.two_hop_max]
@@ -117,7 +128,7 @@ def test_a_neighbour_names_the_item_it_was_drawn_from() -> None:
     lists = w.rank()
     for i, user in enumerate(w.users):
         near = w.tables.lookup(np.array(ring_of(user)[:CONTEXT_MAX], np.uint64))
-        fade = np.exp(-w.tables.model.context_decay * np.arange(len(near)))
+        fade = fading(user, w.tables.model)
         mass = w.tables.nodes["mass"][near]
         pull = (fade / np.sqrt(np.where(mass > 0, mass, np.inf)))[:, None] * (forward + backward)[
             near
