@@ -158,6 +158,7 @@ class Learn:
 
     async def _computed(self, members: Sequence[Member]) -> list[Applied]:
         """What each batch leaves, before any of it holds."""
+        self._telemetry.lap("turn")  # who leads waited for others
         group = self._decoded(members)
         self._telemetry.lap("decode")
         for share in group.shares:
