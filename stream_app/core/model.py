@@ -90,7 +90,7 @@ class Model(NamedTuple):
     pair_gap_s: float = 60.0  # a pair so long apart counts 1/sqrt(2) of one at once
     neighbours_max: int = 50
     context_decay: float = 0.9
-    two_hop_max: int = 50
+    two_hop_max: int = 30
     popular_max: int = 30
     repeat_prior: float = 30.0
     mass_prior: float = 0.3
