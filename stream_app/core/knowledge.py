@@ -2,8 +2,8 @@
 
 The same words, word pairs and character pieces as for intents (:class:`core.support.Vectoriser`),
 so a misspelt question still finds its answer. The vocabulary is that of the knowledge base: to
-learn it from 50,000 questions takes a minute, so entries that change are looked up with the one
-there is until they are a tenth of all.
+learn it from 50,000 questions may take a minute, so entries that change are looked up with the
+one there is until they are a tenth of all.
 
 With an embedding, a question is as near as the mean of both cosines says: that of TF-IDF knows
 names and numbers, that of the embedding other words for the same. Weights of 1:1 to 1:2 and ranks

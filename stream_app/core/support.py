@@ -1,14 +1,17 @@
 """Name the intent of a support message. Called by ``fit-support`` and by the service agent.
 
-Words, word pairs and character pieces inside words (2-5, which forgive spelling and inflection),
+Words, word pairs and character pieces inside words (2-4, which forgive spelling and inflection),
 weighted by TF-IDF with logarithmic counts, and one linear support-vector machine per intent: the
 strongest linear recipe for short texts in many fine classes. scikit-learn does the work.
 
-Measured with 5 to 20 messages for each of 27 intents: pieces beat words by 3 to 6 points, both
-together with pieces weighing double gain up to 1 point more. Ridge, logistic regression, naive
-Bayes and averages with them were behind; the multi-class (Crammer-Singer) machine was equal there
-and 1 to 2 points behind on 63 finer intents, at two to four times the cost. The penalty and the
-scale that turns margins into probabilities come from messages held out of training.
+Measured with 3 to 30 messages for each of 27 intents, 10 to 100 for each of 54 finer ones, 10 to
+130 for each of 33 to 48 classes of package descriptions, and with wrong labels among right ones:
+pieces of 2-4 are up to half a point better than 2-5 and 3-5 behind both, pieces across words 2
+points behind; triples of words, ridge, logistic regression, naive Bayes (log-count ratios),
+centroids, neighbours and averages with them gain nothing that lasts. Clean labels want pieces to
+weigh double and little penalty, wrong ones among them the opposite: 2 to 8 points where a third
+are wrong. So weight and penalty, and the scale that turns margins into probabilities, come from
+messages held out of training.
 
 With an embedding, its dimensions are features too: what is learned of "parcel" then holds for
 "package". That is worth most where an intent has few messages (docs/support.md).
@@ -16,7 +19,7 @@ With an embedding, its dimensions are features too: what is learned of "parcel" 
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -34,13 +37,13 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 message_chars_max = 4_000  # a longer message is cut: the request stands near its start
 features_max = 200_000  # words, and again pieces: the most frequent ones
 intents_max = 1_000  # weights take intents × features × 4 bytes
-piece_weight = 2.0  # of character pieces against words
-embedding_weight = 2.0  # of an embedding against words
-penalties = (1.0, 0.3, 3.0)  # C of the support-vector machine; the first of equals wins
+# Weight of pieces and of an embedding against words, C of the machine: the first of equals wins.
+recipes = ((2.0, 1.0), (2.0, 3.0), (2.0, 0.3), (1.0, 0.3), (1.0, 0.1))
+telling_min = 60  # held-out messages: fewer do not tell recipes apart, so the first is taken
 descent_rounds_max = 5_000  # five times the default; noisy labels need more than clean ones
 descent_tolerance = 0.01  # 0.0001, the default, costs up to twice the time for the same accuracy
 held_out_share = 0.2
-step_max = 0.05  # of one update; a message's squared length is 5, so it moves a margin by 0.3
+reach_max = 0.25  # of one update: a step times the squared length of words and pieces
 log_scale_bounds = (-2.0, 4.0)  # softmax scale between 0.1 and 55
 scope_quantile = 0.01  # share of right held-out answers that may count as out of scope
 
@@ -62,6 +65,7 @@ class Vectoriser:
     words: Any  # sklearn's TfidfVectorizer, which ships no types
     pieces: Any
     embed: Embed | None = None
+    weight: float = recipes[0][0]  # of pieces and embedding against words
 
     @classmethod
     def fit(cls, messages: Sequence[str], embed: Embed | None = None) -> Self:
@@ -76,14 +80,14 @@ class Vectoriser:
         }
         # Signs are words too, so that a message of emoji has a feature.
         words = TfidfVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", ngram_range=(1, 2), **shared)
-        pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared)
+        pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **shared)
         return cls(words.fit(messages), pieces.fit(messages), embed)
 
     def rows(self, messages: Sequence[str]) -> Any:
         """``(n, features)`` csr matrix."""
-        parts = [self.words.transform(messages), piece_weight * self.pieces.transform(messages)]
+        parts = [self.words.transform(messages), self.weight * self.pieces.transform(messages)]
         if self.embed is not None:
-            parts.append(sparse.csr_matrix(embedding_weight * self.embed(messages)))
+            parts.append(sparse.csr_matrix(self.weight * self.embed(messages)))
         return sparse.hstack(parts, format="csr", dtype=np.float32)
 
 
@@ -119,8 +123,8 @@ class SupportModel:
         names, labels = np.unique(np.asarray(intents, dtype=str), return_inverse=True)
         assert 2 <= names.size <= intents_max
         texts = np.asarray(messages, dtype=object)
-        penalty, scale, trust, scope_min = _validate(texts, labels, seed, embed)
-        vectoriser = Vectoriser.fit(messages, embed)
+        (weight, penalty), scale, trust, scope_min = _validate(texts, labels, seed, embed)
+        vectoriser = replace(Vectoriser.fit(messages, embed), weight=weight)
         weights, bias = _machine(vectoriser.rows(messages), labels, penalty, seed)
         known = [str(name) for name in names]
         return cls(vectoriser, known, weights, bias, scale, trust, scope_min)
@@ -150,6 +154,7 @@ class SupportModel:
         """
         assert len(messages) == len(intents)
         rows = self.vectoriser.rows(messages)
+        step_max = reach_max / (1.0 + self.vectoriser.weight**2)
         for number, intent in enumerate(intents):
             place = self._place(intent)
             begin, end = rows.indptr[number], rows.indptr[number + 1]
@@ -193,26 +198,32 @@ def _machine(
 
 def _validate(
     texts: NDArray[np.object_], labels: NDArray[np.int64], seed: int, embed: Embed | None
-) -> tuple[float, float, tuple[float, float], float]:
-    """Penalty, scale, trust and lowest confidence in scope, from held-out messages."""
+) -> tuple[tuple[float, float], float, tuple[float, float], float]:
+    """Recipe, scale, trust and lowest confidence in scope, from held-out messages."""
     held_out = _held_out(labels, seed)
     # Every intent keeps at least one training message, so the machines know all of them.
     train, truth = labels[~held_out], labels[held_out]
     if not truth.size:
-        return penalties[0], 1.0, (1.0, 0.0), 0.0
+        return recipes[0], 1.0, (1.0, 0.0), 0.0
     vectoriser = Vectoriser.fit(list(texts[~held_out]), embed)
-    rows, unseen = (vectoriser.rows(list(texts[part])) for part in (~held_out, held_out))
+    parts = [list(texts[part]) for part in (~held_out, held_out)]
+    tried = recipes if truth.size >= telling_min else recipes[:1]
+    tables = {
+        weight: [replace(vectoriser, weight=weight).rows(part) for part in parts]
+        for weight in {weight for weight, _ in tried}
+    }
     trials = []
-    for penalty in penalties:
-        margins = _margins(unseen, *_machine(rows, train, penalty, seed))
-        trials.append((float((margins.argmax(axis=1) == truth).mean()), penalty, margins))
-    _, penalty, margins = max(trials, key=lambda trial: trial[0])
+    for recipe in tried:
+        rows, unseen = tables[recipe[0]]
+        margins = _margins(unseen, *_machine(rows, train, recipe[1], seed))
+        trials.append((float((margins.argmax(axis=1) == truth).mean()), recipe, margins))
+    _, recipe, margins = max(trials, key=lambda trial: trial[0])
     scale = _scale(margins, truth)
     probability = softmax(scale * margins, axis=1)
     right = probability.argmax(axis=1) == truth
     trust = platt_scaling(_log_odds(probability), right)
     sure = _confidence(probability, trust)[right]
-    return penalty, scale, trust, float(np.quantile(sure, scope_quantile)) if sure.size else 0.0
+    return recipe, scale, trust, float(np.quantile(sure, scope_quantile)) if sure.size else 0.0
 
 
 def _scale(margins: FloatArray, truth: NDArray[np.int64]) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stream_app.core import support
 from stream_app.core.classification_metrics import accuracy, auc
 from stream_app.core.support import SupportModel, message_chars_max, normalised
 from stream_app.offline.fit import fit_support
@@ -89,6 +90,18 @@ def test_a_correction_changes_the_answer_and_leaves_the_others(model: SupportMod
     assert accuracy(intents, model.predict(messages)[0]) > 0.93
 
 
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_a_correction_goes_as_far_whatever_pieces_weigh(
+    weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support, "recipes", ((weight, 1.0),))
+    model = SupportModel.fit(*inbox(FRAMES[:6]))
+    row, place = model.vectoriser.rows(["cancel my order"]), model.intents.index("track order")
+    before = (row @ model.weights.T + model.bias)[0, place]
+    model.partial_fit(["cancel my order"], ["track order"])
+    assert 0.25 < (row @ model.weights.T + model.bias)[0, place] - before < 0.4
+
+
 def test_a_new_intent_is_learned_from_corrections(model: SupportModel) -> None:
     examples = ["do you have a shop in Berlin", "where is your shop", "shop opening hours"]
     for _ in range(10):
@@ -141,6 +154,19 @@ def test_ten_messages_an_intent_are_nearly_enough(table: Table) -> None:
         table.take(range(270)), table.take(range(2000, 4000)), "utterance", "intent"
     )
     assert result["accuracy"] is not None and result["accuracy"] > 0.86
+
+
+@shared
+def test_two_wrong_labels_of_five_are_outvoted(table: Table) -> None:
+    """Fewer than two, as some are right by chance."""
+    random = np.random.default_rng(0)
+    intents = table.column("intent")[:2000]
+    wrong = random.random(2000) < 0.4
+    noisy = [random.choice(intents) if wrong[row] else intents[row] for row in range(2000)]
+    train, test = table.take(range(2000)), table.take(range(2000, 4000))
+    model = SupportModel.fit(train.column("utterance"), noisy)
+    guess, _ = model.predict(test.column("utterance"))
+    assert accuracy(test.column("intent"), guess) > 0.92  # .87 where pieces always weigh double
 
 
 @shared
