@@ -25,6 +25,7 @@ from stream_app.errors import EventRejected, StreamAppError
 from stream_app.events import EventDecoder
 from stream_app.hashing import customer_id
 from stream_app.journeys import load_journey
+from stream_app.model_file import load_model
 from stream_app.offline.recompute import Customers
 from stream_app.offline.recompute_customers import books, kept_by_schema_2
 from stream_app.offline.recompute_items import ItemPartition, Masses, Sums
@@ -118,9 +119,10 @@ async def _cursors(settings: Settings) -> list[int]:
 
 
 async def _verified_once(settings: Settings, migrated: bool) -> dict[str, Any]:
-    masses, expected = Masses(), np.zeros(settings.cooccurrence_partitions, np.int64)
+    model = guarded(load_model(settings.model_file), settings)
+    masses, expected = Masses(model), np.zeros(settings.cooccurrence_partitions, np.int64)
     sources = await _read_clicks(settings, masses, expected)
-    followers, ends = await _read_pairs(settings)
+    followers, ends = await _read_pairs(settings, model)
     letters = await _read_dead_letters(settings)
     findings, table = Findings(), _table()
     store = redis_store(settings)
@@ -187,8 +189,9 @@ async def _read_clicks(
 ) -> list[Source]:
     """Recompute customers; adds to ``masses`` and ``expected``, transitions by item partition."""
     journey = load_journey(settings.journey_file)
-    model = guarded(Model(), settings)
-    sources = [Source(Customers(journey, model)) for _ in range(settings.clickstream_partitions)]
+    sources = [
+        Source(Customers(journey, masses.model)) for _ in range(settings.clickstream_partitions)
+    ]
     decoder = EventDecoder(settings)
     admission = Admission(
         Suppression(customers_max=settings.erasures_max), Audience(customers_max=1)
@@ -234,10 +237,10 @@ def _raw(records: Sequence[StoredRecord]) -> RawBatch:
     )
 
 
-async def _read_pairs(settings: Settings) -> tuple[list[ItemPartition], list[int]]:
+async def _read_pairs(settings: Settings, model: Model) -> tuple[list[ItemPartition], list[int]]:
     """Follow every item partition through its own log; and where the logs end."""
     n = settings.cooccurrence_partitions
-    followers, ends = [ItemPartition(q, n) for q in range(n)], [0] * n
+    followers, ends = [ItemPartition(q, n, model) for q in range(n)], [0] * n
     async for q, records in _chunks(settings, settings.cooccurrence_topic):
         for record in records:
             try:

@@ -12,9 +12,9 @@ from rich.table import Table
 from stream_app.absence import Answer
 from stream_app.commands.console import command, console, plain
 from stream_app.core.hybrid import BLENDED, decode_blend, new_blend, trust
-from stream_app.core.model import Model
 from stream_app.core.scoring import SOURCES
 from stream_app.journeys import load_journey
+from stream_app.model_file import load_model
 from stream_app.owning import BLEND_ID
 from stream_app.ports import USERS, StateStore
 from stream_app.settings import Settings
@@ -62,7 +62,7 @@ def register(app: Any, settings: Settings) -> None:
 
 async def learned_weights(store: StateStore, settings: Settings) -> dict[str, Any]:
     """``{"published": {source: weight}, "partitions": {number: {step: {...}}}}``."""
-    model = Model()
+    model = load_model(settings.model_file)
     numbers = range(settings.clickstream_partitions)
     blobs = await store.load(USERS, list(numbers), [BLEND_ID] * len(numbers))
     steps = load_journey(settings.journey_file).names

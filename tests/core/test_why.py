@@ -1,6 +1,9 @@
 """What keeps an item out of a list, and the learned weights, as the commands tell them."""
 
+from pathlib import Path
+
 import numpy as np
+import orjson
 import pytest
 
 from stream_app.candidates import no_segments
@@ -70,3 +73,14 @@ async def test_weights_are_shown_by_partition_and_step_with_what_they_gained() -
     empty = Engine(settings, list_size=5, exclude_seen=False)
     await empty.start()
     assert (await learned_weights(empty.store, settings))["partitions"] == {}
+
+
+async def test_the_published_weights_shown_are_those_of_the_model_file(tmp_path: Path) -> None:
+    file = tmp_path / "model.json"
+    file.write_bytes(orjson.dumps({"weight_forward": 40.0, "weight_two_hop": 1.0}))
+    settings = load_settings(ONE | {"STREAM_APP_MODEL_FILE": str(file)})
+    engine = Engine(settings, list_size=5, exclude_seen=False)
+    await engine.start()
+    published = (await learned_weights(engine.store, settings))["published"]
+    assert published["next_item"] / published["two_hop"] == pytest.approx(40.0, rel=0.1)
+    assert max(published, key=published.__getitem__) == "next_item"

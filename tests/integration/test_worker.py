@@ -31,6 +31,12 @@ from tests.servers import Kafka
 DEADLINE_S = 300.0  # only to end a test that hangs
 CLEAN, BAD, PARTITIONS = 20_000, 5_000, 4
 BAD_KEY = b"bad-"
+TUNED = {  # as `tune` writes it
+    "pair_half_life_s": 500_000.0,
+    "popularity_half_life_s": 50_000.0,
+    "vector_half_life_s": 700_000.0,
+    "pair_gap_s": 17.0,
+}
 _MALFORMED = (b"", b"not json", b'{"event":"view"', b"[1,2]", b'{"event":"view","ts":1}', b"\xff")
 
 
@@ -140,12 +146,15 @@ async def shop(
     kafka: Kafka, valkey: ValkeyServer, unique: UniqueName, tmp_path: Path
 ) -> AsyncIterator[Shopfront]:
     """Topics created, nothing started. Without time-outs: they would go on adding to the log while
-    it is verified.
+    it is verified. The model is a tuned one, so that workers and ``verify`` must read the same.
     """
     journey = tmp_path / "journey.toml"
     shipped = (Path(stream_app.__file__).parent / "journey.toml").read_text()
     journey.write_text(shipped.partition("[timeouts.")[0])
-    shop = Shopfront(kafka, valkey, unique, tmp_path, STREAM_APP_JOURNEY_FILE=str(journey))
+    model = tmp_path / "model.json"
+    model.write_bytes(orjson.dumps(TUNED))
+    files = {"STREAM_APP_JOURNEY_FILE": str(journey), "STREAM_APP_MODEL_FILE": str(model)}
+    shop = Shopfront(kafka, valkey, unique, tmp_path, **files)
     async with shop.opened():
         yield shop
 
