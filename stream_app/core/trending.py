@@ -46,9 +46,13 @@ def _segment_row(
     events: NDArray[np.float64],
     filled: NDArray[np.int64],
     segment: int,
+    weight: float,
     growth: float,
 ) -> int:
-    """Row of a segment, made where it is new and there is room; -1 when there is none."""
+    """Row of a segment, made where it is new and there is room; -1 when there is none.
+
+    What takes back (``weight`` < 0) makes none: a new segment has nothing to give back.
+    """
     least = 1
     for row in range(1, len(hashes)):
         if hashes[row] == segment:
@@ -58,7 +62,7 @@ def _segment_row(
             break
         if events[row] < events[least]:
             least = row
-    if hashes[least] != 0 and events[least] >= _UNUSED * growth:
+    if weight < 0.0 or (hashes[least] != 0 and events[least] >= _UNUSED * growth):
         return -1
     hashes[least], events[least], filled[least] = segment, 0.0, 0
     return least
@@ -125,10 +129,13 @@ def count_events(
             if s >= 0:
                 if move.segment[s] == 0:
                     continue
-                row = signed(_segment_row(hashes, events, filled, move.segment[s], growth))
+                row = signed(
+                    _segment_row(hashes, events, filled, move.segment[s], move.weight, growth)
+                )
                 if row < 0:
                     continue
-            events[row] += growth
+            # A refund has the time of its purchase, so the two leave nothing behind.
+            events[row] = max(events[row] + np.sign(move.weight) * growth, 0.0)
             filled[row] = _count(
                 ids[row],
                 long[row],

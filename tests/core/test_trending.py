@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stream_app.core.landmarks import growth_of
 from stream_app.core.learn import TRANSITION
 from stream_app.core.model import Model
 from stream_app.core.trending import (
@@ -54,6 +55,48 @@ def test_counts_of_both_windows_equal_the_sums_on_every_prefix(segment: int) -> 
         items = found.ids.astype(int)
         np.testing.assert_allclose(found.popularity, counts[items])
         np.testing.assert_allclose(found.trend, (now * (now + 2) / (usual + 2))[items])
+
+
+def with_refunds(seed: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    """Moves of which some are taken back later, at the time that they had."""
+    rows = moves(seed)
+    rows["weight"] = np.abs(rows["weight"])
+    rng = np.random.default_rng(seed)
+    log = list(rows)
+    for taken in rng.choice(300, 60, replace=False).tolist():
+        back = rows[taken].copy()
+        back["weight"] = -back["weight"]
+        at = next(k for k, row in enumerate(log) if row["offset"] == taken and row["weight"] > 0)
+        log.insert(int(rng.integers(at + 1, len(log) + 1)), back)
+    return np.array(log, TRANSITION)
+
+
+def test_what_is_taken_back_leaves_counts_and_use_of_a_segment_on_every_prefix() -> None:
+    rows = with_refunds(4)
+    assert (rows["weight"] < 0).sum() == 60
+    counts = SegmentCounts(MODEL)
+    for end in range(20, len(rows) + 1, 20):
+        counts.add(rows[end - 20 : end], NAMES, partition=0, partitions=1)
+        seen = rows[:end]
+        ts = float(seen["ts"].max())
+        for segment in (0, WEB, APP):
+            of = seen if segment == 0 else seen[seen["segment"][:, 0] == segment]
+            faded = 0.5 ** ((ts - of["ts"]) / MODEL.trend_long_s)
+            expected = np.bincount(of["item"].astype(int), of["weight"] * faded, 40)
+            ids, long, _ = counts.counts(segment, ts)
+            found = np.bincount(ids.astype(int), long, 40)
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+            (row,) = np.flatnonzero(counts.hashes == segment)[:1]
+            used = counts.events[row] / growth_of(ts, counts.long_landmark, MODEL.trend_long_s)
+            assert used == pytest.approx((np.sign(of["weight"]) * faded).sum(), rel=1e-9)
+
+
+def test_a_refund_gives_no_segment_a_place() -> None:
+    row = moves(5, 1)
+    row["weight"], row["segment"][:, 0] = -3.0, WEB
+    counts = SegmentCounts(MODEL)
+    counts.add(row, NAMES, partition=0, partitions=1)
+    assert WEB not in counts.names and counts.events.max() == 0.0
 
 
 def test_batch_boundaries_change_nothing() -> None:
