@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream_app.codec import Transitions
-from stream_app.core.learn import TRANSITION
-from stream_app.core.model import Model
+from stream_app.core.learn import EVENT, TRANSITION
+from stream_app.core.model import KIND, Model
 from stream_app.core.tables import ITEM, NEIGHBOUR
 from stream_app.offline.recompute_items import ItemPartition, Masses
 from tests.core.logs import START_S, Related, Stream, cuts, logs, pieces
@@ -169,6 +169,28 @@ def test_a_refund_leaves_the_sums_as_if_nothing_had_been_bought() -> None:
         )
         assert one["mass"][0] == pytest.approx(other["mass"][0], rel=1e-12)
         assert one["popularity"][0] == pytest.approx(other["popularity"][0], rel=1e-12)
+
+
+def test_what_leaves_the_cart_is_subtracted_from_pairs_and_popularity() -> None:
+    log = np.zeros(4, EVENT)
+    log["customer"], log["offset"], log["ts"] = 1, np.arange(4), START_S + np.arange(4)
+    log["item"] = (1, 2, 3, 3)
+    kinds = ("view", "view", "add_to_cart", "remove_from_cart")
+    log["kind"] = [KIND[kind] for kind in kinds]
+    blobs = []
+    for end in (2, 3, 4):
+        stream, related = Stream(), Related()
+        related.merge(stream.learn(log[:end]).transitions)
+        blobs.append(related.blobs())
+    viewed, added, removed = blobs
+    assert neighbours(added[2])[3][0] > 0 and neighbours(added[1])[3][0] > 0
+    assert neighbours(removed[2])[3] == neighbours(removed[1])[3] == (0.0, 0.0)
+    head = np.frombuffer(removed[3][: ITEM.itemsize], ITEM)
+    assert (head["popularity"][0], head["mass"][0]) == pytest.approx((0.0, 0.0), abs=1e-9)
+    for item in (1, 2):
+        assert neighbours(removed[item])[3 - item] == neighbours(viewed[item])[3 - item]
+        one, other = (np.frombuffer(b[item][: ITEM.itemsize], ITEM) for b in (removed, viewed))
+        assert one["mass"][0] == pytest.approx(other["mass"][0], rel=1e-12)
 
 
 def test_late_transitions_count_as_of_their_own_time() -> None:
