@@ -43,7 +43,8 @@ faults-guards: setup
 	$(BIN)/python -m faults.guards
 
 # SCENARIO="pipeline freshness" (default: all but soak), RUNS=3, BENCH_SCALE=0.1 (to try), SOAK_SECONDS.
-# `make bench SCENARIO=report` renews the tables of docs/performance.md from the last results.
+# `make bench SCENARIO=report` renews the tables of docs/performance.md from the last results: those of
+# full scale and a committed tree, REPORT_TRIALS=1 shows all.
 bench: setup
 	@RUNS="$(RUNS)" BENCH_SCALE="$(BENCH_SCALE)" SOAK_SECONDS="$(SOAK_SECONDS)" \
 		$(BIN)/python -m bench $(SCENARIO)

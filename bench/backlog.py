@@ -10,6 +10,7 @@ from typing import Protocol
 
 import orjson
 
+from bench.options import SEED
 from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.topics import TopicSpec, ensure_topics
@@ -46,7 +47,7 @@ class Load:
     n_customers: int = 20_000
     rate: float = 1_000.0
     partitions: int = 8
-    seed: int = 11
+    seed: int = SEED
     past: int = 0
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:

@@ -11,23 +11,28 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench.machine import describe
-from bench.options import Options
+from bench.options import SEED, Options
 
 RESULTS = Path(__file__).parents[1] / "bench-results"
-SCHEMA = 1
+SCHEMA = 2  # 1: the load was that after the scenario, the runs those that were asked for
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """``summary`` is the contract's JSON, ``rows`` the table, ``chart`` (label, value) columns."""
+    """``summary`` is the contract's JSON, ``rows`` the table.
+
+    ``chart`` names columns: those that label a bar together, last the one of its length. A row has
+    the medians of ``runs`` measurements; ``versions`` are those of what ran beside the product.
+    """
 
     summary: Mapping[str, Any]
     rows: Sequence[Row]
-    chart: tuple[str, str] | None = None
+    chart: tuple[str, ...] | None = None
     notes: Sequence[str] = field(default_factory=tuple)
+    runs: int = 1
+    versions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def median_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -92,8 +97,13 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def save(scenario: str, meaning: str, options: Options, result: Result) -> Path:
-    """Write ``bench-results/<scenario>.json`` and, with matplotlib, the chart beside it."""
+def save(
+    scenario: str, meaning: str, options: Options, result: Result, machine: Mapping[str, Any]
+) -> Path:
+    """Write ``bench-results/<scenario>.json`` and, with matplotlib, the chart beside it.
+
+    ``machine`` is what :func:`bench.machine.describe` said before the scenario ran.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{scenario}.json"
     record = {
@@ -101,9 +111,11 @@ def save(scenario: str, meaning: str, options: Options, result: Result) -> Path:
         "scenario": scenario,
         "meaning": meaning,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "runs": options.runs,
+        "runs": result.runs,
         "scale": options.scale,
-        "machine": describe(),
+        "seed": SEED,
+        "machine": machine,
+        "versions": result.versions,
         "summary": result.summary,
         "rows": result.rows,
         "notes": result.notes,
@@ -124,10 +136,12 @@ def draw(path: Path, scenario: str, meaning: str, result: Result) -> bool:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    label, value = result.chart
+    *labels, value = result.chart
     rows = [row for row in result.rows if row.get(value) is not None]
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.4 * len(rows)), layout="constrained")
-    bars = axes.barh([str(row[label]) for row in rows], [row[value] for row in rows])
+    places = range(len(rows))  # not the labels: bars of the same label would lie on each other
+    bars = axes.barh(places, [row[value] for row in rows])
+    axes.set_yticks(places, [_label(row, labels) for row in rows])
     axes.bar_label(bars, labels=[_text(row[value]) for row in rows], padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.15)
@@ -138,10 +152,41 @@ def draw(path: Path, scenario: str, meaning: str, result: Result) -> bool:
     return True
 
 
+def _label(row: Row, columns: Sequence[str]) -> str:
+    """What stands beside a bar.
+
+    >>> _label({"worker": "loaded", "by": "price", "p99_ms": 409.0}, ["worker", "by"])
+    'loaded, price'
+    """
+    return ", ".join(str(row[column]) for column in columns)
+
+
 def load(scenario: str) -> dict[str, Any] | None:
-    """The last result of a scenario on this machine; ``None`` when it was not run."""
+    """The last result of a scenario on this machine; ``None`` without one of this schema."""
     path = RESULTS / f"{scenario}.json"
     if not path.exists():
         return None
     record: dict[str, Any] = orjson.loads(path.read_bytes())
     return record if record["schema"] == SCHEMA else None
+
+
+class NotReported(Exception):
+    """A scenario has no result that may stand on the page; the message says why and what to do."""
+
+
+def reported(scenario: str, *, trials: bool) -> dict[str, Any]:
+    """The last result if it may stand on the page: of full scale and a committed tree.
+
+    With ``trials`` any result. Raises ``NotReported``.
+    """
+    record = load(scenario)
+    if record is None:
+        raise NotReported(
+            f"no result on this machine, or of an older form: make bench SCENARIO={scenario}"
+        )
+    revision = record["machine"]["revision"] or "+"
+    if not trials and record["scale"] < 1.0:
+        raise NotReported(f"a trial at scale {record['scale']:g}: REPORT_TRIALS=1 shows it")
+    if not trials and revision.endswith("+"):
+        raise NotReported("measured on what is not committed: REPORT_TRIALS=1 shows it")
+    return record

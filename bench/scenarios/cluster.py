@@ -31,4 +31,5 @@ def run(options: Options) -> Result:
     rows = [{"redis": name} | flat(median) for name, median in medians.items()]
     one, three = (median["events_per_second"] for median in medians.values())
     summary = {"cluster_to_one_server": round(three / one, 3)} | medians
-    return Result(summary, rows, ("redis", "events_per_second"), [f"broker: {broker.kind}"])
+    notes = [f"broker: {broker.kind}"]
+    return Result(summary, rows, ("redis", "events_per_second"), notes, runs=options.runs)

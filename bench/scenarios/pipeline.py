@@ -6,6 +6,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bench.backlog import Load, fill
 from bench.contenders import registry
 from bench.contenders.registry import CannotRun
 from bench.contest import BATCH, ROOT, Contender, Place, python_module
+from bench.machine import versions_of
 from bench.measure import ContenderFailed
 from bench.options import Options
 from bench.prime import Prime
@@ -48,7 +50,9 @@ def compete(options: Options, *, names: set[str] | None = None) -> Result:
         prime = Prime(islice(load.records(), primed))
         place = Place(broker, "clickstream", load.partitions, "clickstream-tail", prime)
         found, failed = _rounds(contenders, place, options.runs)
-    return _result(contenders, found, failed, tape, broker.kind)
+    result = _result(contenders, found, failed, tape, broker.kind)
+    python, pom = registry.PEERS / "bin" / "python", ROOT / "bench" / "kafka_streams" / "pom.xml"
+    return replace(result, runs=options.runs, versions=versions_of(found, python, pom))
 
 
 def run(options: Options) -> Result:

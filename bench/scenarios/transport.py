@@ -36,4 +36,5 @@ def run(options: Options) -> Result:
         {"contender": c.title} | flat(median) for c, median in zip(contenders, medians, strict=True)
     ]
     summary = {c.name: median for c, median in zip(contenders, medians, strict=True)}
-    return Result(summary, rows, ("contender", "events_per_second"), [f"broker: {broker.kind}"])
+    notes = [f"broker: {broker.kind}"]
+    return Result(summary, rows, ("contender", "events_per_second"), notes, runs=options.runs)

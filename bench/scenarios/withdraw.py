@@ -104,7 +104,7 @@ async def _withdrawals(
         " has the item are read until none has, and so are all similar: and trending: keys",
         f"listed again afterwards: {back} (all keys read once more at the end)",
     ]
-    return Result(summary, rows, ("worker", "p99_ms"), notes)
+    return Result(summary, rows, ("worker", "by", "p99_ms"), notes)
 
 
 class Withdrawal(NamedTuple):
