@@ -53,6 +53,7 @@ DEMAND = np.dtype(
         ("stock", "f4"),  # as last seen in the catalog, NaN unknown
         ("expected", "f4", (len(EXPERTS),)),  # next week's sales as each expert saw them
         ("daily", "f4", (DAYS,)),
+        ("reserved_end", "u1", (4,)),  # copies leave padding as memory was, and blobs are compared
     ],
     align=True,
 )
