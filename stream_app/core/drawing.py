@@ -85,7 +85,7 @@ def draw_near(
                 if at == n:
                     out.nodes[n], out.values[n], out.because[n] = c, np.float32(0.0), y
                     n += 1
-                out.values[at] += np.float32(weight * values[i, d, k])
+                out.values[at] += np.float32(weight * np.float64(values[i, d, k]))
     out.starts[len(contexts)] = n
 
 

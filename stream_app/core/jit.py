@@ -68,7 +68,8 @@ def kernel(function: Function) -> Function:
     Kernels take and return numpy arrays and scalars only, or named tuples of them, so that the
     plain Python function (``NUMBA_DISABLE_JIT=1``, or no numba at all) computes the same bits.
     Two float32 are widened by ``np.float64`` before they meet: numba's ``float`` leaves them as
-    they are, Python's does not.
+    they are, Python's does not. So is one that meets a number of Python's, such as ``0.0`` or what
+    ``math.exp`` gives: numba computes that in float64, numpy in float32.
     A division by zero gives infinity or NaN: the check for it would keep loops from running side
     by side in vector registers.
     """

@@ -29,14 +29,14 @@ def _share(
     """The target's share of a source's values over what is not the customer's own; -1 of none."""
     total, mine = 0.0, 0.0
     for t in range(n):
-        total += values[t]
+        total += np.float64(values[t])
     for q in range(len(own)):
         if places[q] < n:
-            mine += values[places[q]]
+            mine += np.float64(values[places[q]])
     # What is left by rounding of a sum that was all the customer's own is nothing.
     if total - mine <= 1e-6 * total:
         return -1.0
-    return values[target] / (total - mine) if target < n else 0.0
+    return np.float64(values[target]) / (total - mine) if target < n else 0.0
 
 
 @kernel

@@ -114,7 +114,7 @@ async def live(shop: Shop) -> None:
     await shop.happen({"event": "add_to_cart", "item_id": "item-3", **guest})
     await shop.happen({"event": "view", "item_id": "item-4", **guest, **ada})  # becomes known
     await shop.later(DAY_S / 12.0)
-    buy = {"event": "purchase", "items": [{"item_id": "item-3", "price": 2.0}], "order_id": "o1"}
+    buy = {"event": "purchase", "item_id": "item-3", "price": 2.0, "order_id": "o1"}
     await shop.happen({**buy, **ada})
     await shop.happen(*({**buy, "user_id": f"u{k}", "order_id": f"o{k}"} for k in range(2, 20)))
     await shop.start()
