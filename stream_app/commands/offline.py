@@ -5,20 +5,23 @@ from typing import Any
 
 import click
 import orjson
-from rich.table import Table
+from rich.table import Column, Table
 
 from stream_app.commands.console import command, console, plain
 from stream_app.model_file import load_model
 from stream_app.offline import evaluate as evaluation
+from stream_app.offline.evaluate_baskets import evaluate_baskets
 from stream_app.offline.eventfile import read_events
 from stream_app.offline.plots import write_plots
 from stream_app.settings import Settings
 
 _SHOWN = (
     "n",
+    "basket_items",
     "hit_rate",
     "mrr",
     "ndcg",
+    "average_precision",
     "precision",
     "recall",
     "f1",
@@ -54,6 +57,11 @@ _EVALUATE = (
     ),
     click.option("--compare", is_flag=True, help="Also measure every source alone."),
     click.option("--ablate", is_flag=True, help="Also measure all sources but each one."),
+    click.option(
+        "--basket",
+        is_flag=True,
+        help="One list before each new session_id of a user; all its items are the targets.",
+    ),
     click.option("--exclude-seen", is_flag=True, help="Recommend no item seen recently."),
     click.option("--exclude-bought", is_flag=True, help="Recommend no item bought already."),
     click.option(
@@ -81,6 +89,7 @@ def register(app: Any, settings: Settings) -> None:
         sources: str | None,
         compare: bool,
         ablate: bool,
+        basket: bool,
         exclude_seen: bool,
         exclude_bought: bool,
         diversity: float,
@@ -106,7 +115,8 @@ def register(app: Any, settings: Settings) -> None:
             diversity,
         )
         model = load_model(settings.model_file)
-        result = await evaluation.evaluate(*tables, question, settings, model)
+        measure = evaluate_baskets if basket else evaluation.evaluate
+        result = await measure(*tables, question, settings, model)
         if not json_only:
             _print(result)
         for path in write_plots(result, Path(plots)) if plots else ():
@@ -178,6 +188,8 @@ def _register_fits(app: Any) -> None:
 def _print(result: dict[str, Any]) -> None:
     table = Table("measure", "value", title=f"{result['protocol']}, by {result['group']}")
     for name in _SHOWN:
+        if name not in result:
+            continue
         value = result[name]
         interval = result.get(f"{name}_interval")
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
@@ -188,12 +200,21 @@ def _print(result: dict[str, Any]) -> None:
     for name, value in result.get("ratings", {}).items():
         console.print(f"ratings: {name} {value:.4f}")
     for part in ("by_step", "by_event", "by_source", "by_ablation"):
-        split = Table(part.removeprefix("by_"), "n", "hit_rate", "mrr")
-        for label, row in result[part].items():
-            split.add_row(
-                label, str(row.get("n", result["n"])), f"{row['hit_rate']:.4f}", f"{row['mrr']:.4f}"
-            )
-        console.print(split)
+        if rows := result.get(part):
+            names = [name for name in _SHOWN if name in next(iter(rows.values()))][:4]
+            split = Table(Column(part.removeprefix("by_"), no_wrap=True), *names)
+            for label, row in rows.items():
+                split.add_row(label, f"{row['n']:,}", *(f"{row[name]:.4f}" for name in names[1:]))
+            console.print(split)
+    if result["gain"]:
+        columns = "event", "measure", "source", "gain", "95 %"
+        ahead = Table(*columns, title="the blend beside the best source alone")
+        for event, measures in result["gain"].items():
+            for name, row in measures.items():
+                low, high = row["interval"]
+                cells = f"{row['gain']:+.4f}", f"{low:+.4f} … {high:+.4f}"
+                ahead.add_row(event, name, row["source"], *cells)
+        console.print(ahead)
 
 
 def _register_demand(app: Any) -> None:

@@ -134,27 +134,24 @@ def summary(ranks: ArrayLike, k: int) -> dict[str, float]:
     return {measure.__name__: measure(ranks, k) for measure in measures}
 
 
-def basket_measures(recommended: ArrayLike, targets: list[set[int]], k: int) -> dict[str, float]:
-    """Mean precision, recall, F1, hit rate, NDCG and average precision with several targets each.
+def basket_values(recommended: ArrayLike, targets: list[set[int]], k: int) -> dict[str, FloatArray]:
+    """Precision, recall, F1, hit, NDCG and average precision of each prediction, ``(n,)`` each.
 
-    ``recommended`` ``(n, k_list)`` item indices, -1 = no item; ``targets`` n sets. Predictions with
-    an empty target set are left out. Precision divides by ``k`` even when a list is shorter; the
-    ideal NDCG and average precision divide by what ``min(k, targets)`` perfect places would give.
+    ``recommended`` ``(n, k_list)`` item indices, -1 = no item; ``targets`` n sets, none empty.
+    Precision divides by ``k`` even when a list is shorter; the ideal NDCG and average precision
+    divide by what ``min(k, targets)`` perfect places would give.
 
-    >>> m = basket_measures([[4, 7, 9]], [{7, 8}], 3)
-    >>> round(m["precision"], 3), m["recall"], round(m["ndcg"], 3), m["average_precision"]
-    (0.333, 0.5, 0.387, 0.25)
+    >>> basket_values([[4, 7, 9], [1, 2, 3]], [{7, 8}, {5}], 3)["recall"].tolist()
+    [0.5, 0.0]
     """
-    assert k >= 1
+    assert k >= 1 and all(targets)
     lists = np.asarray(recommended, dtype=np.int64)[:, :k]
     assert len(lists) == len(targets)
-    used = np.flatnonzero([bool(wanted) for wanted in targets])
-    lists = lists[used]
     found = np.zeros(lists.shape)
-    for row, index in enumerate(used):
-        wanted = np.fromiter(targets[index], dtype=np.int64)
+    for row, items in enumerate(targets):
+        wanted = np.fromiter(items, dtype=np.int64)
         found[row] = np.isin(lists[row], wanted) & (lists[row] >= 0)
-    sizes = np.array([len(targets[index]) for index in used], dtype=np.float64)
+    sizes = np.array([len(items) for items in targets], dtype=np.float64)
     places = np.arange(1, lists.shape[1] + 1)
     discount = 1.0 / np.log2(places + 1.0)
     ideal = np.cumsum(1.0 / np.log2(np.arange(1, k + 1) + 1.0))
@@ -162,13 +159,27 @@ def basket_measures(recommended: ArrayLike, targets: list[set[int]], k: int) -> 
     found_count = found.sum(axis=1)
     running_precision = np.cumsum(found, axis=1) / places
     return {
-        "hit_rate": _mean((found_count > 0).astype(np.float64)),
-        "precision": _mean(found_count / k),
-        "recall": _mean(found_count / sizes),
-        "f1": _mean(2.0 * found_count / (k + sizes)),
-        "ndcg": _mean(found @ discount / ideal[perfect - 1]),
-        "average_precision": _mean((running_precision * found).sum(axis=1) / perfect),
+        "hit_rate": (found_count > 0).astype(np.float64),
+        "precision": found_count / k,
+        "recall": found_count / sizes,
+        "f1": 2.0 * found_count / (k + sizes),
+        "ndcg": found @ discount / ideal[perfect - 1],
+        "average_precision": (running_precision * found).sum(axis=1) / perfect,
     }
+
+
+def basket_measures(recommended: ArrayLike, targets: list[set[int]], k: int) -> dict[str, float]:
+    """Means of :func:`basket_values`; predictions with an empty target set are left out.
+
+    >>> m = basket_measures([[4, 7, 9]], [{7, 8}], 3)
+    >>> round(m["precision"], 3), m["recall"], round(m["ndcg"], 3), m["average_precision"]
+    (0.333, 0.5, 0.387, 0.25)
+    """
+    lists = np.asarray(recommended, dtype=np.int64)
+    assert len(lists) == len(targets)
+    used = np.flatnonzero([bool(wanted) for wanted in targets])
+    values = basket_values(lists[used], [targets[row] for row in used], k)
+    return {name: _mean(each) for name, each in values.items()}
 
 
 def recommended_counts(recommended: ArrayLike, item_count: int) -> IntArray:
@@ -301,33 +312,57 @@ def bootstrap_interval(
     confidence: float = 0.95,
     resamples: int = 1000,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of ``values`` when whole groups are drawn again.
-
-    ``values`` and ``groups`` ``(n,)``: predictions of one session or user are not independent, so
-    they are resampled together (cluster bootstrap: Davison and Hinkley 1997, §3.8). The same seed
-    gives the same interval.
+    """Percentile interval of the mean of ``values (n,)``: see :func:`bootstrap_intervals`.
 
     >>> bootstrap_interval([1.0, 1.0, 1.0], ["a", "a", "b"], seed=1)
     (1.0, 1.0)
     """
+    value = np.asarray(values, dtype=np.float64)[:, None]
+    both = bootstrap_intervals(
+        value, groups, seed=seed, confidence=confidence, resamples=resamples
+    )
+    return float(both[0, 0]), float(both[0, 1])
+
+
+def bootstrap_intervals(
+    values: ArrayLike,
+    groups: ArrayLike,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> FloatArray:
+    """Percentile intervals ``(m, 2)`` of the means of the columns of ``values (n, m)``.
+
+    Whole groups are drawn again, ``groups (n,)``: predictions of one session or user are not
+    independent (cluster bootstrap: Davison and Hinkley 1997, §3.8). All columns share the draws, so
+    a column of differences gives a paired interval. The same seed gives the same intervals.
+
+    >>> bootstrap_intervals([[1.0, 0.0], [1.0, 0.0]], ["a", "b"], seed=1).tolist()
+    [[1.0, 1.0], [0.0, 0.0]]
+    """
     assert 0 < confidence < 1 and resamples >= 1
     value = np.asarray(values, dtype=np.float64)
-    if value.size == 0:
-        return float("nan"), float("nan")
+    if not len(value):
+        return np.full((value.shape[1], 2), np.nan)
     _, member = np.unique(np.asarray(groups), return_inverse=True)
-    sums, sizes = np.bincount(member, value), np.bincount(member).astype(np.float64)
-    group_count = sums.size
+    sums = np.stack([np.bincount(member, column) for column in value.T], axis=1)
+    sizes = np.bincount(member).astype(np.float64)
+    group_count = sizes.size
     random = np.random.default_rng(seed)
     means: list[FloatArray] = []
     left = resamples
     while left > 0:
         rows = min(left, max(1, bootstrap_cells_max // group_count))
         drawn = random.integers(0, group_count, size=(rows, group_count))
-        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+        places = drawn + group_count * np.arange(rows)[:, None]
+        times = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        times = times.astype(np.float64)
+        means.append(times @ sums / (times @ sizes)[:, None])
         left -= rows
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(np.concatenate(means), [tail, 1.0 - tail])
-    return float(low), float(high)
+    result: FloatArray = np.quantile(np.concatenate(means), [tail, 1.0 - tail], axis=0).T
+    return result
 
 
 def _list_means(per_item: FloatArray, recommended: ArrayLike) -> FloatArray:

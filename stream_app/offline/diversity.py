@@ -15,7 +15,7 @@ from stream_app.core.catalog import Catalog
 from stream_app.hashing import stable_hash
 from stream_app.offline.described import Describer
 from stream_app.offline.engine import Engine
-from stream_app.offline.evaluate import event_bytes, usable_rows
+from stream_app.offline.evaluate import event_bytes, learn, usable_rows
 from stream_app.offline.eventfile import EventTable
 from stream_app.settings import Settings
 
@@ -48,12 +48,8 @@ async def diversity_cost(
     engine = Engine(settings, list_size=k, diversities=weights)
     await engine.start()
     describer = Describer()
-    rows = usable_rows(train, group)
-    for start in range(0, len(rows), 1_000):
-        chunk = rows[start : start + 1_000].tolist()
-        engine.describe(describer.new_items(train, chunk))
-        await engine.apply([event_bytes(train, row, group) for row in chunk])
-    groups = {getattr(train, group)[row] for row in rows.tolist()}
+    rows = await learn(engine, train, group, describer)
+    groups = {getattr(train, group)[row] for row in rows}
     ranks: list[list[int]] = []
     lists: list[list[NDArray[np.uint64]]] = []
     for row in usable_rows(test, group).tolist():

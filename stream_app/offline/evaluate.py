@@ -5,8 +5,8 @@ known and nothing else is learned. *Live* is prequential: predict each event, th
 """
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,15 @@ from stream_app.errors import ConfigurationError, EventFileError
 from stream_app.hashing import stable_hash
 from stream_app.offline.described import Describer
 from stream_app.offline.engine import BLENDABLE, Engine, configured
+from stream_app.offline.evaluate_report import (
+    ALL,
+    MEASURES,
+    by_label,
+    by_variant,
+    gains,
+    measured,
+    values_of_ranks,
+)
 from stream_app.offline.eventfile import EVENT_ALIASES, EventTable
 from stream_app.offline.ratings import rating_errors
 from stream_app.settings import Settings
@@ -29,8 +38,7 @@ from stream_app.settings import Settings
 PROTOCOLS = ("frozen", "live")
 GROUPS = ("session_id", "user_id")
 TARGETS = frozenset(kind for kind, number in KIND.items() if KIND_WEIGHTS[number] > 0)
-BOOTSTRAP_SEED = 1
-_WITHOUT = "without "  # a source that is left out
+WITHOUT = "without "  # a source that is left out
 
 
 @dataclass(slots=True)
@@ -76,7 +84,7 @@ class Question:
         alone = {name: frozenset({name}) for name in self.alone() if self.compare}
         if not self.ablate or len(names) < 2:
             return alone
-        return alone | {_WITHOUT + name: frozenset(names) - {name} for name in names}
+        return alone | {WITHOUT + name: frozenset(names) - {name} for name in names}
 
     def rules(self) -> Rules:
         """What may be listed."""
@@ -167,6 +175,16 @@ def split_by_time(events: EventTable, share: float) -> tuple[EventTable, EventTa
     return events.part(0, cut), events.part(cut, len(events))
 
 
+async def learn(engine: Engine, train: EventTable, group: str, describer: Describer) -> list[int]:
+    """Send the training file through the pipeline; returns its usable rows."""
+    rows: list[int] = usable_rows(train, group).tolist()
+    for start in range(0, len(rows), 1_000):
+        chunk = rows[start : start + 1_000]
+        engine.describe(describer.new_items(train, chunk))
+        await engine.apply([event_bytes(train, row, group) for row in chunk])
+    return rows
+
+
 async def evaluate(
     train: EventTable,
     test: EventTable,
@@ -184,17 +202,11 @@ async def evaluate(
         model=model,
     )
     await engine.start()
-    known: Counter[int] = Counter()
-    groups: set[str] = set()
     describer = Describer()
-    rows = usable_rows(train, question.group)
-    for start in range(0, len(rows), 1_000):
-        chunk = rows[start : start + 1_000].tolist()
-        engine.describe(describer.new_items(train, chunk))
-        await engine.apply([event_bytes(train, row, question.group) for row in chunk])
+    rows = await learn(engine, train, question.group, describer)
     keys = getattr(train, question.group)
-    groups.update(keys[row] for row in rows.tolist())
-    known.update(stable_hash(train.item_id[row] or "") for row in rows.tolist())
+    groups = {keys[row] for row in rows}
+    known = Counter(stable_hash(train.item_id[row] or "") for row in rows)
     predictions = await _test(engine, test, question, groups, known, describer)
     result = _report(predictions, question, list(variants), known)
     result["diversity"] = engine.diversity(predictions.lists[:: len(predictions.lists) // 500 + 1])
@@ -255,68 +267,58 @@ def _rank(found: NDArray[np.uint64], item: int) -> int:
     return int(at[0]) + 1 if len(at) else 0
 
 
+def list_indices(
+    lists: list[NDArray[np.uint64]], index: dict[int, int], k: int
+) -> NDArray[np.int64]:
+    """Lists of item ids as ``(n, k)`` places in ``index``, -1 where a list has no more."""
+    found = np.full((len(lists), k), -1, np.int64)
+    for row, ids in enumerate(lists):
+        found[row, : len(ids)] = [index.get(item, -1) for item in ids.tolist()]
+    return found
+
+
 def _report(
-    predictions: Predictions, question: Question, labels: Sequence[str], known: Counter[int]
+    predictions: Predictions, question: Question, labels: list[str], known: Counter[int]
 ) -> dict[str, Any]:
-    n = len(predictions.ranks)
+    n, k, groups = len(predictions.ranks), question.k, predictions.groups
     if not n:
         raise EventFileError(
             "nothing to evaluate: no test event of the wanted types has an earlier event in its"
             f" {question.group}; choose another --group or --targets"
         )
     index = {item: number for number, item in enumerate(known)}
-    lists = np.full((n, question.k), -1, np.int64)
-    for row, found in enumerate(predictions.lists):
-        lists[row, : len(found)] = [index.get(item, -1) for item in found.tolist()]
+    lists = list_indices(predictions.lists, index, k)
     popularity = np.fromiter(known.values(), np.float64)
-    ranks = np.array(predictions.ranks)
-    hits = metrics.hits(ranks, question.k)
-    reciprocal = metrics.reciprocal_ranks(ranks, question.k)
-    measured = _by_variant(predictions, labels, question.k)
-    places = np.bincount(ranks, minlength=question.k + 1)[1 : question.k + 1]
+    values = values_of_ranks(predictions.ranks, k)
+    others = {
+        label: values_of_ranks([row[at] for row in predictions.single_ranks], k)
+        for at, label in enumerate(labels)
+    }
+    alone = {label: each for label, each in others.items() if not label.startswith(WITHOUT)}
+    less = {label: each for label, each in others.items() if label.startswith(WITHOUT)}
+    places = np.bincount(predictions.ranks, minlength=k + 1)[1 : k + 1]
+    steps = [STEPS[step] for step in predictions.steps]
     return {
         "protocol": question.protocol,
         "group": question.group,
-        "k": question.k,
+        "k": k,
         "targets": sorted(question.targets),
-        "n": n,
-        **metrics.summary(ranks, question.k),
-        "hit_rate_interval": _interval(hits, predictions.groups),
-        "mrr_interval": _interval(reciprocal, predictions.groups),
+        **metrics.summary(predictions.ranks, k),
+        **measured(values, groups, MEASURES),
         "coverage": metrics.coverage(lists, len(index)),
         "popularity_percentile": metrics.popularity_percentile(lists, popularity),
         "novelty_bits": metrics.novelty(lists, popularity),
         "gini": metrics.gini(metrics.recommended_counts(lists, len(index))),
         "items": len(index),
         "rank_shares": (places / n).tolist(),
-        "by_step": _by(predictions, [STEPS[step] for step in predictions.steps], question.k),
-        "by_source": {name: m for name, m in measured.items() if not name.startswith(_WITHOUT)},
-        "by_ablation": {name: m for name, m in measured.items() if name.startswith(_WITHOUT)},
-        "by_event": _by(predictions, predictions.kinds, question.k),
+        "by_step": by_label(values, groups, steps, MEASURES),
+        "by_event": by_label(values, groups, predictions.kinds, MEASURES),
+        "by_source": by_variant(alone, groups, predictions.kinds, MEASURES),
+        "gain": gains(values, alone, groups, predictions.kinds, MEASURES),
+        "by_ablation": {
+            label: measured(each, groups, MEASURES)
+            | {"gain": gains(values, {label: each}, groups, [ALL] * n, MEASURES)[ALL]}
+            for label, each in less.items()
+        },
         "predictions_per_second": n / max(predictions.seconds, 1e-9),
-    }
-
-
-def _interval(values: NDArray[np.float64], groups: list[str]) -> list[float]:
-    return list(metrics.bootstrap_interval(values, groups, seed=BOOTSTRAP_SEED))
-
-
-def _by_variant(
-    predictions: Predictions, labels: Sequence[str], k: int
-) -> dict[str, dict[str, float]]:
-    ranks = np.array(predictions.single_ranks, np.int64)
-    return {label: metrics.summary(ranks[:, at], k) for at, label in enumerate(labels)}
-
-
-def _by(predictions: Predictions, labels: list[str], k: int) -> dict[str, dict[str, float]]:
-    split: dict[str, list[int]] = defaultdict(list)
-    for label, rank in zip(labels, predictions.ranks, strict=True):
-        split[label].append(rank)
-    return {
-        label: {
-            "n": len(ranks),
-            "hit_rate": metrics.hit_rate(ranks, k),
-            "mrr": metrics.mrr(ranks, k),
-        }
-        for label, ranks in sorted(split.items())
     }

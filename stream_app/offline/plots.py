@@ -13,7 +13,7 @@ _PARTS = {
     "by_step": "By journey step",
     "by_event": "By event type",
 }
-_MEASURES = ("hit_rate", "mrr")
+_MEASURES = ("hit_rate", "mrr", "recall")  # the first two of them that were measured
 
 
 def write_plots(result: dict[str, Any], folder: Path) -> list[Path]:
@@ -33,7 +33,8 @@ def write_plots(result: dict[str, Any], folder: Path) -> list[Path]:
             for part, title in _PARTS.items()
             if result.get(part)
         ]
-        written.append(_ranks(result, folder / "ranks.png"))
+        if "rank_shares" in result:
+            written.append(_ranks(result, folder / "ranks.png"))
         page = folder / "index.html"
         page.write_text(_page(result, [path.name for path in written]), encoding="utf-8")
     except OSError as exc:
@@ -48,8 +49,9 @@ def _bars(result: dict[str, Any], part: str, title: str, path: Path) -> Path:
 
     rows = {"all": result, **result[part]}
     figure = Figure(figsize=(8, 0.6 + 0.45 * len(rows)), layout="constrained")
-    axes = figure.subplots(1, len(_MEASURES), sharey=True)
-    for axis, measure in zip(axes, _MEASURES, strict=True):
+    measures = [name for name in _MEASURES if name in result][:2]
+    axes = figure.subplots(1, len(measures), sharey=True)
+    for axis, measure in zip(axes, measures, strict=True):
         bars = axis.barh(list(rows), [row[measure] for row in rows.values()], color="#4477aa")
         axis.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
         axis.set_xlim(0, 1.15 * max(row[measure] for row in rows.values()) or 1)

@@ -23,7 +23,8 @@ from stream_app.listing import Listing
 from stream_app.offers import Offers
 from stream_app.offline.described import Describer
 from stream_app.offline.engine import Engine
-from stream_app.offline.evaluate import BOOTSTRAP_SEED, event_bytes, usable_rows
+from stream_app.offline.evaluate import event_bytes, learn, usable_rows
+from stream_app.offline.evaluate_report import BOOTSTRAP_SEED
 from stream_app.offline.eventfile import EventTable
 from stream_app.ports import USERS
 from stream_app.settings import Settings
@@ -100,13 +101,9 @@ async def evaluate_lists(
     engine = Engine(settings, list_size=settings.list_size)
     await engine.start()
     describer = Describer()
-    rows = usable_rows(train, group)
-    for start in range(0, len(rows), 1_000):
-        chunk = rows[start : start + 1_000].tolist()
-        engine.describe(describer.new_items(train, chunk))
-        await engine.apply([event_bytes(train, row, group) for row in chunk])
+    rows = await learn(engine, train, group, describer)
     seen: dict[str, set[int]] = defaultdict(set)
-    for row in rows.tolist():
+    for row in rows:
         seen[getattr(train, group)[row]].add(stable_hash(train.item_id[row] or ""))
     steps = StepLists(engine, settings)
     found: dict[tuple[str, str], list[tuple[str, int, int, int]]] = defaultdict(list)
