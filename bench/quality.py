@@ -2,6 +2,7 @@
 
 The data sets are not part of the project. QUALITY_DATA names the directory that holds them;
 ``QUALITY_ONLY=retailrocket make quality`` measures only commands with that text in them again.
+As many commands run at a time as there are processors. bench/quality_page.py shows the results.
 """
 
 import os
@@ -9,111 +10,83 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from bench.quality_page import (
+    Result,
+    basket_section,
+    cold_start_section,
+    diversity_section,
+    regret_tables,
+    section,
+)
+
 ONLY = os.environ.get("QUALITY_ONLY", "")
 DATA = Path(os.environ.get("QUALITY_DATA", "../shared/data"))
-PAGE = Path("docs/quality.md")
+PAGE, RANKING = Path("docs/quality.md"), Path("docs/ranking.md")
 START, END = "<!-- figures: written by `make quality` -->\n", "<!-- /figures -->\n"
 YOOCHOOSE = "evaluate --train yoochoose_train.csv.gz --test yoochoose_test.csv.gz"
 RETAILROCKET = "evaluate --train retailrocket.csv.gz --group user_id --targets cart,purchase"
-COMMANDS = (
-    f"{YOOCHOOSE} --protocol frozen",
-    f"{YOOCHOOSE} --protocol live --compare",
-    f"{RETAILROCKET} --compare",
-    f"{RETAILROCKET} --compare --exclude-bought",
-    f"{RETAILROCKET} --compare --exclude-seen",
-    "evaluate --train taobao_cart_fav_buy.csv.gz --split 0.9 --group user_id",
-    "evaluate --train online_retail.csv.gz --split 0.95 --group user_id",
+ONLINE_RETAIL = "evaluate --train online_retail.csv.gz --split 0.95 --group user_id"
+COLD_START = (
+    "evaluate-cold-start --file online_retail.csv.gz --split 0.5 --every 20 --group user_id"
 )
 DIVERSITY = (
     "evaluate-diversity --file online_retail.csv.gz --first 0.1 --split 0.9 --group user_id"
     " --kinds-from-titles"
 )
-COLD_START = "evaluate-cold-start --file online_retail.csv.gz --split 0.95 --group user_id"
+BLEND = "evaluate-blend"
+SECTIONS: dict[str, Callable[[str, Result], str]] = {
+    f"{YOOCHOOSE} --protocol frozen": section,
+    f"{YOOCHOOSE} --protocol live --compare --ablate": section,
+    f"{RETAILROCKET} --compare --ablate": section,
+    f"{RETAILROCKET} --compare --exclude-bought": section,
+    f"{RETAILROCKET} --compare --exclude-seen": section,
+    "evaluate --train taobao_cart_fav_buy.csv.gz --split 0.9 --group user_id": section,
+    f"{ONLINE_RETAIL} --compare": section,
+    f"{ONLINE_RETAIL} --basket --compare": basket_section,
+    COLD_START: cold_start_section,
+    DIVERSITY: diversity_section,
+}
 
 
-def run(command: str) -> dict[str, Any]:
+def run(command: str) -> Result:
     """The result of one command, with data files taken from DATA."""
     words = [
         str((DATA / word).resolve()) if word.endswith(".gz") else word
         for word in shlex.split(command)
     ]
+    begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "faust", "-A", "stream_app.app", *words, "--json"],
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
+    print(f"{time.monotonic() - begun:.0f} s: {command}", flush=True)
     result: dict[str, Any] = orjson.loads(done.stdout.strip().splitlines()[-1])
     return result
 
 
-def section(command: str, result: dict[str, Any]) -> str:
-    """Markdown of one measurement."""
-    low, high = result["hit_rate_interval"]
-    head = ("n", "hit rate", "95 % interval", "MRR", "NDCG", "coverage", "popularity percentile")
-    row = (
-        f"{result['n']:,}",
-        f"{result['hit_rate']:.4f}",
-        f"{low:.4f} … {high:.4f}",
-        f"{result['mrr']:.4f}",
-        f"{result['ndcg']:.4f}",
-        f"{result['coverage']:.3f}",
-        f"{result['popularity_percentile']:.3f}",
-    )
-    lines = [f"`{command}`", "", _row(head), _row(["---"] * len(head)), _row(row), ""]
-    for title, key in (("source alone", "by_source"), ("step", "by_step"), ("event", "by_event")):
-        if len(result[key]) > 1:
-            lines += [_row((title, "n", "hit rate", "MRR")), _row(["---"] * 4)]
-            for name, part in result[key].items():
-                n = f"{part.get('n', result['n']):,}"
-                lines.append(_row((name, n, f"{part['hit_rate']:.4f}", f"{part['mrr']:.4f}")))
-            lines.append("")
-    if len(result["by_source"]) > 1:
-        lines += [beyond_the_best(result), ""]
-    return "\n".join(lines)
-
-
-def beyond_the_best(result: dict[str, Any]) -> str:
-    """How far the blend of all sources is ahead of the best single one, measure by measure."""
-    ahead = []
-    for name, shown in (("hit_rate", "hit rate"), ("mrr", "MRR"), ("ndcg", "NDCG")):
-        best = max(result["by_source"], key=lambda source: result["by_source"][source][name])
-        by = result[name] - result["by_source"][best][name]
-        ahead.append(f"{shown} {by:+.4f} ({best})")
-    return f"The blend beside the best source alone: {', '.join(ahead)}."
-
-
-def cold_start_section(result: dict[str, Any]) -> str:
-    """Markdown of what becomes of new items."""
-    head = ("", "new items", "recommended while new", "hit rate of new items", "n")
-    lines = [f"`{COLD_START}`", "", _row(head), _row(["---"] * len(head))]
-    for name, part in result["variants"].items():
-        shown = f"{part['recommended']:.3f}", f"{part['hit_rate']:.4f}"
-        n = f"{result['predictions_of_new_items']:,}"
-        lines.append(_row((name, f"{result['new_items']:,}", *shown, n)))
-    return "\n".join([*lines, ""])
-
-
-def diversity_section(result: dict[str, Any]) -> str:
-    """Markdown of what diversity costs."""
-    head = ("weight", "n", "hit rate", "MRR", "categories in a list", "pairs unlike", "1 - cosine")
-    lines = [f"`{DIVERSITY}`", "", _row(head), _row(["---"] * len(head))]
-    for weight, part in result["by_weight"].items():
-        shown = f"{part['hit_rate']:.4f}", f"{part['mrr']:.4f}", f"{part['categories']:.1f}"
-        rest = f"{part['unlike']:.3f}", f"{part['diversity']:.3f}"
-        lines.append(_row((weight, f"{result['n']:,}", *shown, *rest)))
-    return "\n".join([*lines, ""])
-
-
-def _row(cells: Any) -> str:
-    return "| " + " | ".join(cells) + " |"
+def measured_at() -> str:
+    """Which revision is measured, and when."""
+    git = "git", "--no-pager"
+    revision = subprocess.run(
+        [*git, "rev-parse", "--short=9", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--", "stream_app"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    return f"{revision}{' with changes' if changed else ''}, {time.strftime('%Y-%m-%d')}"
 
 
 def sections_of(text: str) -> dict[str, str]:
@@ -128,23 +101,45 @@ def sections_of(text: str) -> dict[str, str]:
     }
 
 
+def rewritten(page: str, figures: Callable[[str], str]) -> str:
+    r"""``page`` with what is between the marks made anew from what it was.
+
+    >>> rewritten(f"a\n{START}old\n{END}b\n", str.upper) == f"a\n{START}OLD\n{END}b\n"
+    True
+    """
+    before, rest = page.split(START)
+    found, after = rest.split(END, 1)
+    return before + START + figures(found) + END + after
+
+
+def with_sections(new: dict[str, str]) -> Callable[[str], str]:
+    """Makes the figures of a page: sections as measured now, else as they were; no others."""
+
+    def figures(old: str) -> str:
+        found = sections_of(old) | new
+        return "\n" + "\n".join(found[command] for command in SECTIONS if command in found) + "\n"
+
+    return figures
+
+
 def main() -> None:
-    """Run the commands that have ``QUALITY_ONLY`` in them, and write the page."""
+    """Run the commands that have ``QUALITY_ONLY`` in them, and write the pages."""
     if not DATA.is_dir():
         raise SystemExit(f"no data sets at {DATA}: set QUALITY_DATA to the directory that has them")
-    shown: dict[str, Callable[[dict[str, Any]], str]] = {
-        command: partial(section, command) for command in COMMANDS
+    stamp = measured_at()
+    # Those of most predictions first, so that none is left to run alone in the end.
+    wanted = [command for command in (COLD_START, *SECTIONS, BLEND) if ONLY in command]
+    wanted = list(dict.fromkeys(wanted))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        results = dict(zip(wanted, pool.map(run, wanted), strict=True))
+    if BLEND in results:
+        tables = f"{regret_tables(results.pop(BLEND))}\n\nMeasured at {stamp}.\n"
+        RANKING.write_text(rewritten(RANKING.read_text(), lambda _: tables))
+    new = {
+        command: f"{SECTIONS[command](command, result)}\nMeasured at {stamp}.\n"
+        for command, result in results.items()
     }
-    shown |= {COLD_START: cold_start_section, DIVERSITY: diversity_section}
-    before, rest = PAGE.read_text().split(START)
-    figures, after = rest.split(END, 1)
-    found = sections_of(figures)
-    for command, write in shown.items():
-        if ONLY in command:
-            print(command, flush=True)
-            found[command] = write(run(command))
-    text = "\n".join(found[command] for command in shown if command in found)
-    PAGE.write_text(before + START + "\n" + text + "\n" + END + after)
+    PAGE.write_text(rewritten(PAGE.read_text(), with_sections(new)))
 
 
 if __name__ == "__main__":

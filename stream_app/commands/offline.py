@@ -302,18 +302,20 @@ def _register_lists(app: Any, settings: Settings) -> None:
 
 def _register_cold_start(app: Any, settings: Settings) -> None:
     async def evaluate_cold_start(
-        file: str, split: float, group: str | None, k: int, json_only: bool
+        file: str, split: float, group: str | None, k: int, every: int, json_only: bool
     ) -> None:
         """Measure how new items of FILE fare in the lists, with and without content."""
         from stream_app.offline.coldstart import cold_start
 
         tables = evaluation.split_by_time(read_events(Path(file)), split)
         chosen = evaluation.group_of(*tables, group)
-        result = await cold_start(*tables, settings, group=chosen, k=k)
+        result = await cold_start(*tables, settings, group=chosen, k=k, every=every)
         if not json_only:
-            table = Table("variant", "recommended", "hit rate", title="new items")
+            columns = "recommended", "hit rate, first event", "hit rate, events 2 … 10"
+            table = Table("variant", *columns, title=f"{result['new_items']:,} new items")
             for name, row in result["variants"].items():
-                table.add_row(name, f"{row['recommended']:.4f}", f"{row['hit_rate']:.4f}")
+                rates = f"{row['first']['hit_rate']:.4f}", f"{row['later']['hit_rate']:.4f}"
+                table.add_row(name, f"{row['recommended']:.4f}", *rates)
             console.print(table)
         plain(orjson.dumps(result).decode())
 
@@ -330,6 +332,13 @@ def _register_cold_start(app: Any, settings: Settings) -> None:
             "--group", default=None, help="session_id or user_id; default: what is there."
         ),
         click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True),
+        click.option(
+            "--every",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Of events of items that are not new, make a list for one in so many.",
+        ),
         _JSON,
     )(command(evaluate_cold_start))
 

@@ -318,9 +318,7 @@ def bootstrap_interval(
     (1.0, 1.0)
     """
     value = np.asarray(values, dtype=np.float64)[:, None]
-    both = bootstrap_intervals(
-        value, groups, seed=seed, confidence=confidence, resamples=resamples
-    )
+    both = bootstrap_intervals(value, groups, seed=seed, confidence=confidence, resamples=resamples)
     return float(both[0, 0]), float(both[0, 1])
 
 
