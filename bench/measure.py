@@ -4,7 +4,7 @@ start ─► warm-up (compilation, caches, joining the group: not counted) ─�
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from subprocess import Popen
 from typing import Any, NamedTuple
@@ -45,13 +45,12 @@ class Window:
 
     def as_json(self) -> dict[str, Any]:
         """For the result file."""
-        cpu = {name: round(value, 2) for name, value in self.cpu_us_per_event.items()}
         counted = {"pairs_per_event": self.pairs_per_event, "lists_per_event": self.lists_per_event}
         return {
             "events": self.events,
             "seconds": round(self.seconds, 3),
             "events_per_second": round(self.events_per_second, 1),
-            "cpu_us_per_event": cpu | {"total": round(sum(cpu.values()), 2)},
+            "cpu_us_per_event": with_total(self.cpu_us_per_event),
             **{name: round(value, 3) for name, value in counted.items() if value is not None},
         }
 
@@ -78,8 +77,7 @@ def observe(
     while True:
         now = time.monotonic()
         counts = progress()
-        usage = tuple(cpu_us(pids) for pids in parts.values())
-        samples.append(Sample(now, counts, usage))
+        samples.append(Sample(now, counts, usage(parts)))
         if counts != last:
             last, moved = counts, now
         if counts.applied >= total and (
@@ -105,12 +103,37 @@ def window(
     events = end.counts.applied - begin.counts.applied
     if events <= 0:
         raise ContenderFailed("it applied all events at once, nothing is left to measure")
-    used = [b - a for a, b in zip(begin.cpu_us, end.cpu_us, strict=True)]
     return Window(
         events,
         end.at_s - begin.at_s,
-        {name: us / events for name, us in zip(parts, used, strict=True)},
+        cpu_per_event(parts, begin.cpu_us, end.cpu_us, events),
         (end.counts.pairs - begin.counts.pairs) / events if final.pairs else None,
         (end.counts.lists - begin.counts.lists) / events if final.lists else None,
         time.time() - (time.monotonic() - begin.at_s),
     )
+
+
+def cpu_per_event(
+    parts: Iterable[str], before: Sequence[float], after: Sequence[float], events: int
+) -> dict[str, float]:
+    """Microseconds of CPU per event by part, from what :func:`usage` said before and after.
+
+    >>> cpu_per_event(["worker", "redis"], (5.0, 1.0), (25.0, 3.0), 2)
+    {'worker': 10.0, 'redis': 1.0}
+    """
+    return {name: (b - a) / events for name, a, b in zip(parts, before, after, strict=True)}
+
+
+def with_total(cpu_us_per_event: Mapping[str, float]) -> dict[str, float]:
+    """Rounded, with their sum, for the result file.
+
+    >>> with_total({"worker": 10.123, "redis": 1.0})
+    {'worker': 10.12, 'redis': 1.0, 'total': 11.12}
+    """
+    cpu = {name: round(value, 2) for name, value in cpu_us_per_event.items()}
+    return cpu | {"total": round(sum(cpu.values()), 2)}
+
+
+def usage(parts: Mapping[str, Sequence[int]]) -> tuple[float, ...]:
+    """Microseconds of CPU so far, by part."""
+    return tuple(cpu_us(pids) for pids in parts.values())

@@ -2,7 +2,9 @@
 
 ``faust -A bench.contenders.floor worker``. Batches come from the same transport; for each the
 reads, the fenced commit and the messages of a recorded batch (:mod:`bench.tape`) are done again,
-in proportion to its size. What remains to the pipeline is the price of computing.
+in proportion to its size. As in the product, the next batch of a clickstream partition begins when
+this one is stored, and its commit waits until this one is published. What remains to the pipeline
+is the price of computing.
 """
 
 import asyncio
@@ -29,6 +31,7 @@ store = redis_store(settings)
 log = kafka_log(settings)
 claims: dict[tuple[str, int], Claim] = {}
 cursors: dict[tuple[str, int], int | None] = {}
+publishing: dict[tuple[str, int], asyncio.Task[None]] = {}
 entries = {
     (space, p): cycle(found)
     for space, stage in ((USERS, tape.learn), (ITEMS, tape.relate), (STOCK, tape.stock))
@@ -59,8 +62,8 @@ async def start_offsets(
     return {(topic, p): cursors[spaces[topic], p] for topic, p in partitions}
 
 
-async def again(space: str, batch: RawBatch) -> None:
-    """Do a recorded batch's calls for ``batch``."""
+async def stored(space: str, batch: RawBatch) -> asyncio.Task[None]:
+    """Do a recorded batch's calls for ``batch`` up to the commit; returns what publishes it."""
     at = (space, batch.partition)
     entry = next(entries[at])
     part = min(1.0, len(batch) / entry.records)
@@ -77,8 +80,16 @@ async def again(space: str, batch: RawBatch) -> None:
         entry.commit.meta,
         entry.commit.outbox[: _share(entry.commit.outbox, part)],
     )
+    if at in publishing:  # the commit takes the place of its outbox
+        await publishing[at]
     await store.commit(claims[at], step)
     cursors[at] = step.cursor
+    publishing[at] = asyncio.create_task(publish(entry, batch, part))
+    return publishing[at]
+
+
+async def publish(entry: Entry, batch: RawBatch, part: float) -> None:
+    """Send the messages and write the public keys of a batch."""
     await asyncio.gather(*_sends(entry, batch, part))
     if entry.hashes:
         version = batch.next_offset
@@ -107,12 +118,14 @@ def _share(things: Sequence[object], part: float) -> int:
 
 async def learn(batch: RawBatch) -> None:
     """The clickstream."""
-    await again(USERS, batch)
+    published = await stored(USERS, batch)
+    batch.stored()
+    await published
 
 
 async def later(batch: RawBatch) -> None:
     """Pairs and sales, in batches gathered as long as the product gathers them."""
-    await again(spaces[batch.topic], batch)
+    await (await stored(spaces[batch.topic], batch))
 
 
 app = make_app(

@@ -82,7 +82,7 @@ def run(options: Options) -> Result:
     summary = {f"{row['batch']}, us": row["us_per_batch"] for row in rows}
     notes = [
         f"after {options.events(WARM):,} events; medians over batches. RELATE: transitions to items"
-        " of one partition"
+        " of one partition; run inside of the harness's own process"
     ]
     return Result(summary, rows, ("batch", "us_per_event"), notes)
 

@@ -2,11 +2,12 @@
 
 import asyncio
 from contextlib import ExitStack
+from typing import Any
 
 from bench.backlog import Load, fill
 from bench.contenders import registry
 from bench.contest import SETTLE_S, Place, started
-from bench.measure import observe, window
+from bench.measure import cpu_per_event, observe, window, with_total
 from bench.options import Options
 from bench.processes import resident_mb
 from bench.results import Result, flat
@@ -42,8 +43,12 @@ def run(options: Options) -> Result:
             begin = next(s for s in samples if s.counts.applied >= low)
             end = next(s for s in samples if s.counts.applied >= high)
             done = end.counts.applied - begin.counts.applied
-            rate = done / (end.at_s - begin.at_s) if done else None
-            rows.append({"part": f"{number + 1}/{PARTS}", "events_per_second": rate})
+            row: dict[str, Any] = {"part": f"{number + 1}/{PARTS}", "events_per_second": None}
+            if done:  # a trial may be over in fewer steps
+                cpu = cpu_per_event(running.parts, begin.cpu_us, end.cpu_us, done)
+                row["events_per_second"] = done / (end.at_s - begin.at_s)
+                row |= flat({"cpu_us_per_event": with_total(cpu)})
+            rows.append(row)
     summary = whole.as_json() | {
         "first_to_last": [row["events_per_second"] for row in rows[1:]],
         "worker_resident_mb": round(memory_mb, 1),

@@ -13,9 +13,9 @@ from bench.backlog import Load, fill
 from bench.contenders import registry
 from bench.contest import Place, Running
 from bench.loadgen import LoadGenerator, Phase
-from bench.measure import observe, window
+from bench.measure import cpu_per_event, observe, usage, window, with_total
 from bench.options import Options
-from bench.results import Result
+from bench.results import Result, flat
 from bench.servers import start_broker
 from stream_app.settings import load_settings
 
@@ -73,9 +73,16 @@ async def _loads(
         maximum = await _maximum(generator, running, backlog_rate, options.scale)
         for rate in (*RATES, *(share * maximum for share in LOADS)):
             await asyncio.sleep(REST_S)
+            before = usage(running.parts)
             phase = await generator.run(rate, max(PHASE_S * options.scale, 2.0))
+            cpu = cpu_per_event(running.parts, before, usage(running.parts), len(phase.sent))
             offered = {"load": round(rate / maximum, 3), "events_per_second": rate}
-            rows.append(offered | _measures(phase))
+            rows.append(
+                offered
+                | {"partitions": load.partitions}
+                | measures(phase)
+                | flat({"cpu_us_per_event": with_total(cpu)})
+            )
     summary = {
         "maximum_events_per_second": round(maximum, 1),
         "backlog_events_per_second": round(backlog_rate, 1),
@@ -87,6 +94,8 @@ async def _loads(
         "the maximum is what the worker sustains while the load generator and both readers use the"
         f" same cores; alone, from a backlog, it did {backlog_rate:,.0f} events/s",
         f"{PARTITIONS} partitions, the default; p50_ms ... are the slower of topic and Redis",
+        "CPU is per event sent, until all were answered; what the generator and its readers ask of"
+        " broker and Redis is in it",
     ]
     return Result(summary, rows, ("load", "p99_ms"), notes)
 
@@ -105,7 +114,8 @@ async def _maximum(
     return (after - before) / (ended - began)
 
 
-def _measures(phase: Phase) -> dict[str, Any]:
+def measures(phase: Phase) -> dict[str, Any]:
+    """Percentiles of a phase in milliseconds, and how many events they are of."""
     topic_s, missing = phase.topic_s()
     read_s = np.array(phase.read_s)
     topic, read = _percentiles(topic_s), _percentiles(read_s)

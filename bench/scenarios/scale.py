@@ -1,8 +1,8 @@
-"""Events per second by workers, by partitions, and by numbers of items and customers."""
+"""Events per second, and milliseconds to lists, by workers, partitions, items and customers."""
 
 import asyncio
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -11,18 +11,24 @@ from bench import contest
 from bench.backlog import Load, fill
 from bench.contenders import registry
 from bench.contest import Place, Running
+from bench.loadgen import LoadGenerator
 from bench.measure import Window
-from bench.memory import keys, used
+from bench.memory import by_kind, keys, used
 from bench.options import Options
 from bench.processes import resident_mb
 from bench.results import Result, flat
+from bench.scenarios.freshness import measures
 from bench.servers import Broker, start_broker
 
 EVENTS, WARM = 200_000, 80_000
 SIZES = "items_and_customers"
 # The same traffic on shops of every size; in the small ones a customer comes again sooner.
 SIZED_RATE = 200.0
-PAST_MAX = 1_200_000  # events before it, which name the customers of the shop
+# Events before it, which name customers and items of the shop. Who comes once comes again: so many
+# name about 190,000 of a million customers and 220,000 of as many items, 2.5 times as many 290,000.
+PAST_MAX = 1_200_000
+FRESH_RATE = 1_000.0  # events per second, the same for every case
+FRESH_WARM_S, FRESH_S = 4.0, 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,6 @@ def cases(options: Options) -> list[Case]:
     found += [Case("partitions", n, Load(events, partitions=n), warm) for n in (1, 4, 16)]
     for exponent in (3, 4, 5, 6):
         size = 10**exponent
-        # A million customers are only there when a million events have named them.
         past = min(3 * size, options.events(PAST_MAX))
         load = Load(past + events, n_items=size, n_customers=size, rate=SIZED_RATE, past=past)
         found.append(Case(SIZES, size, load, past + warm))
@@ -52,18 +57,16 @@ def cases(options: Options) -> list[Case]:
 
 
 def run(options: Options) -> Result:
-    """Each case once on a topic of its own; one broker for those with the same load."""
+    """Each case once on a topic of its own; one broker for each series."""
     rows = []
     for series in ("workers", "partitions", SIZES):
         with ExitStack() as stack:
             broker = start_broker(stack)
-            topics: dict[Load, str] = {}
             for case in cases(options):
                 if case.series == series:
-                    if case.load not in topics:
-                        topics[case.load] = f"clickstream-{len(topics)}"
-                        asyncio.run(fill(case.load, broker.bootstrap, topics[case.load]))
-                    rows.append(_measured(case, broker, topics[case.load]))
+                    topic = f"clickstream-{case.at}"
+                    asyncio.run(fill(case.load, broker.bootstrap, topic))
+                    rows.append(_measured(case, broker, topic, options.scale))
     summary: dict[str, Any] = {}
     for row in rows:
         summary.setdefault(row["series"], {})[str(row["at"])] = row["events_per_second"]
@@ -71,7 +74,12 @@ def run(options: Options) -> Result:
     summary["from_1e4_to_1e6"] = round(sizes["1000000"] / sizes["10000"], 3)
     listed = {row["at"]: row["lists_per_second"] for row in rows if row["series"] == SIZES}
     summary["lists_from_1e4_to_1e6"] = round(listed[10**6] / listed[10**4], 3)
-    notes = [f"broker: {broker.kind}", "one run of each case"]
+    notes = [
+        f"broker: {broker.kind}",
+        "one run of each case; customers and items are those that have state in Redis after it",
+        f"p50_ms, p99_ms: from when an event is due to its list on the topic and in Redis, at"
+        f" {FRESH_RATE:,.0f} events/s after the backlog, as in `freshness`",
+    ]
     return Result(
         summary,
         [{"case": f"{r['series']} {r['at']:,}"} | r for r in rows],
@@ -80,16 +88,23 @@ def run(options: Options) -> Result:
     )
 
 
-def _measured(case: Case, broker: Broker, topic: str) -> dict[str, Any]:
+def _measured(case: Case, broker: Broker, topic: str, scale: float) -> dict[str, Any]:
     def left_behind(running: Running, window: Window) -> dict[str, Any]:
         lists = asyncio.run(_lists_since(window.began_at, running, place))
-        return {
+        kinds = by_kind(running.servers.url)
+        customers, items = (
+            int(kinds.get(kind, {"keys": 0})["keys"]) for kind in ("customer state", "item state")
+        )
+        found = {
+            "customers": customers,
+            "items": items,
             "lists_per_event": round(lists / window.events, 3),
             "lists_per_second": round(lists / window.seconds, 1),
             "worker_mb": round(resident_mb(running.parts["worker"]), 1),
             "redis_mb": round(used(running.servers.url)["used_memory"] / 2**20, 1),
             "redis_keys": keys(running.servers.url),
         }
+        return found | asyncio.run(_freshness(case, running, place, scale))
 
     place = Place(broker, topic, case.load.partitions)
     contender = registry.pipeline(
@@ -97,6 +112,26 @@ def _measured(case: Case, broker: Broker, topic: str) -> dict[str, Any]:
     )
     window, found = contest.run(contender, place, afterwards=left_behind)
     return {"series": case.series, "at": case.at} | flat(window.as_json()) | found
+
+
+async def _freshness(case: Case, running: Running, place: Place, scale: float) -> dict[str, Any]:
+    """The same shop goes on, at the same rate in every case."""
+    warm_s, seconds = (max(s * scale, 2.0) for s in (FRESH_WARM_S, FRESH_S))
+    more = int(FRESH_RATE * warm_s) + int(FRESH_RATE * seconds)
+    there = case.load.events
+    generator = LoadGenerator(
+        place.broker.bootstrap,
+        running.servers.nodes[0],
+        topic=place.topic,
+        lists_topic=running.settings["STREAM_APP_RECOMMENDATIONS_TOPIC"],
+        partitions=place.partitions,
+        records=replace(case.load, events=there + more).records(),
+        there=there,
+    )
+    async with generator:
+        await generator.run(FRESH_RATE, warm_s)
+        found = measures(await generator.run(FRESH_RATE, seconds))
+    return {name: found[name] for name in ("p50_ms", "p99_ms", "missing")}
 
 
 async def _lists_since(began_at: float, running: Running, place: Place) -> int:

@@ -12,11 +12,11 @@ from bench.backlog import Load, fill
 from bench.contenders import registry
 from bench.contest import Place, Running
 from bench.loadgen import LoadGenerator
-from bench.measure import ContenderFailed
+from bench.measure import ContenderFailed, cpu_per_event, usage, with_total
 from bench.memory import used
 from bench.options import Options
-from bench.processes import cpu_us, resident_mb
-from bench.results import Result
+from bench.processes import resident_mb
+from bench.results import Result, flat
 from bench.servers import start_broker
 
 RATE = 5_000.0  # events per second: about half of what two shared cores sustain
@@ -42,10 +42,16 @@ def run(options: Options) -> Result:
         "seconds": rows[-1]["at_s"],
         "worker_mb_per_hour": _slope(kept, "worker_mb") if len(kept) > 1 else None,
         "redis_mb_per_hour": _slope(kept, "redis_mb") if len(kept) > 1 else None,
+        "redis_rss_mb_per_hour": _slope(kept, "redis_rss_mb") if len(kept) > 1 else None,
         "rate_last_to_first": round(kept[-1]["applied_per_s"] / kept[0]["applied_per_s"], 3),
         "hours_after_warm_up": round(hours, 3),
     }
-    return Result(summary, rows, ("at_s", "worker_mb"), [f"broker: {broker.kind}"])
+    notes = [
+        f"broker: {broker.kind}",
+        "redis_mb is what Redis says it uses, redis_rss_mb its resident memory; CPU is per event"
+        " applied in the slice, by process",
+    ]
+    return Result(summary, rows, ("at_s", "worker_mb"), notes)
 
 
 def _slope(rows: list[dict[str, Any]], name: str) -> float:
@@ -83,13 +89,16 @@ async def _slices(options: Options, running: Running, place: Place) -> list[dict
             phase = await generator.run(RATE * options.scale, length_s, probe=False)
             after, used_us, ended = _now(running)
             topic_s, missing = phase.topic_s()
+            redis = used(running.servers.url)
+            each = cpu_per_event(running.parts, cpu, used_us, max(after - before, 1))
             rows.append(
                 {
                     "at_s": round(ended - started, 1),
                     "applied_per_s": round((after - before) / (ended - at), 1),
                     "worker_mb": round(resident_mb(running.parts["worker"]), 1),
-                    "redis_mb": round(used(running.servers.url)["used_memory"] / 2**20, 2),
-                    "worker_us_per_event": round((used_us - cpu) / max(after - before, 1), 2),
+                    "redis_mb": round(redis["used_memory"] / 2**20, 2),
+                    "redis_rss_mb": round(redis["used_memory_rss"] / 2**20, 2),
+                    **flat({"cpu_us_per_event": with_total(each)}),
                     "p99_ms": round(float(np.percentile(topic_s, 99)) * 1e3, 1),
                     "missing": missing,
                 }
@@ -97,5 +106,5 @@ async def _slices(options: Options, running: Running, place: Place) -> list[dict
     return rows
 
 
-def _now(running: Running) -> tuple[int, float, float]:
-    return running.progress().applied, cpu_us(running.parts["worker"]), time.monotonic()
+def _now(running: Running) -> tuple[int, tuple[float, ...], float]:
+    return running.progress().applied, usage(running.parts), time.monotonic()

@@ -1,4 +1,4 @@
-"""Microseconds of client and server CPU for one key: our one call a batch, and plain pipelines."""
+"""Microseconds of client and server CPU for one key: our calls for a batch, and plain pipelines."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ def run(options: Options) -> Result:
     summary = {row["case"]: {k: v for k, v in row.items() if k != "case"} for row in rows}
     notes = [
         f"{KEYS} keys a call; a blob is {BLOB_BYTES} bytes, a list {LIST_BYTES}; the server runs on"
-        " the same machine"
+        " the same machine, the client is the harness's own process"
     ]
     return Result(summary, rows, ("case", "wall_us"), notes)
 
@@ -61,7 +61,7 @@ async def _cases(servers: Servers, repeats: int) -> list[dict[str, Any]]:
         await pipe.execute()
 
     cases: dict[str, Callable[[], Awaitable[Any]]] = {
-        "commit (fenced, one FCALL)": commit,
+        "commit (fenced: WATCH, then MULTI; two round trips)": commit,
         "load (one MGET)": lambda: store.load(USERS, [0] * KEYS, ids),
         "put_hashes (versioned, one FCALL)": put_hashes,
         "plain pipeline of SET": lambda: piped(lambda p, k: p.set(k, bytes(BLOB_BYTES))),

@@ -17,9 +17,16 @@ from bench.backlog import Load, fill
 from bench.contenders import registry
 from bench.contest import Place, Running
 from bench.loadgen import LoadGenerator
-from bench.measure import ContenderFailed, observe, window
+from bench.measure import (
+    ContenderFailed,
+    cpu_per_event,
+    observe,
+    usage,
+    window,
+    with_total,
+)
 from bench.options import Options
-from bench.results import Result
+from bench.results import Result, flat
 from bench.servers import start_broker
 from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.partitioning import partition_of
@@ -88,10 +95,12 @@ async def _withdrawals(
             seconds = reasons * n * (APART_S + 1.0) + 5.0
             sending = asyncio.create_task(generator.run(busy_rate, seconds, probe=False))
             await asyncio.sleep(CATCH_UP_S)
-            rows += [
-                _row("loaded", reason, busy_rate, await lists.withdrawn(items, reason))
-                for reason, items in zip(REASONS, parts[1::2], strict=True)
-            ]
+            for reason, items in zip(REASONS, parts[1::2], strict=True):
+                before, cpu = running.progress().applied, usage(running.parts)
+                row = _row("loaded", reason, busy_rate, await lists.withdrawn(items, reason))
+                events = max(running.progress().applied - before, 1)
+                used = cpu_per_event(running.parts, cpu, usage(running.parts), events)
+                rows.append(row | flat({"cpu_us_per_event": with_total(used)}))
             sending.cancel()
             with suppress(asyncio.CancelledError):
                 await sending
@@ -102,6 +111,7 @@ async def _withdrawals(
         f"broker: {place.broker.kind}",
         "time runs from before the record is produced; all customers whose last list on the topic"
         " has the item are read until none has, and so are all similar: and trending: keys",
+        "CPU is per event applied meanwhile, withdrawals and who reads the lists included",
         f"listed again afterwards: {back} (all keys read once more at the end)",
     ]
     return Result(summary, rows, ("worker", "by", "p99_ms"), notes)

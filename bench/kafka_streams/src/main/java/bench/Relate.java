@@ -15,7 +15,7 @@ import org.apache.kafka.streams.state.KeyValueStore;
 final class Relate implements Processor<String, byte[], String, byte[]> {
     static final String TABLE = "table";
     static final String OUT = "neighbour-sink";
-    static final Duration FLUSH = Duration.ofSeconds(1); // as often as the product refreshes similar:
+    static final Duration FLUSH = Duration.ofSeconds(2); // as often as the product refreshes similar: (refresh_s)
     private static final int NEIGHBOURS_MAX = 50;
 
     private final Progress progress;
