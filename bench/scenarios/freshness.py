@@ -77,12 +77,7 @@ async def _loads(
             phase = await generator.run(rate, max(PHASE_S * options.scale, 2.0))
             cpu = cpu_per_event(running.parts, before, usage(running.parts), len(phase.sent))
             offered = {"load": round(rate / maximum, 3), "events_per_second": rate}
-            rows.append(
-                offered
-                | {"partitions": load.partitions}
-                | measures(phase)
-                | flat({"cpu_us_per_event": with_total(cpu)})
-            )
+            rows.append(offered | measures(phase) | flat({"cpu_us_per_event": with_total(cpu)}))
     summary = {
         "maximum_events_per_second": round(maximum, 1),
         "backlog_events_per_second": round(backlog_rate, 1),

@@ -25,7 +25,7 @@ SIZES = "items_and_customers"
 # The same traffic on shops of every size; in the small ones a customer comes again sooner.
 SIZED_RATE = 200.0
 # Events before it, which name customers and items of the shop. Who comes once comes again: so many
-# name about 190,000 of a million customers and 220,000 of as many items, 2.5 times as many 290,000.
+# name about 190,000 of a million customers and 220,000 of as many items, 2.5 times as many 280,000.
 PAST_MAX = 1_200_000
 FRESH_RATE = 1_000.0  # events per second, the same for every case
 FRESH_WARM_S, FRESH_S = 4.0, 12.0
@@ -76,7 +76,8 @@ def run(options: Options) -> Result:
     summary["lists_from_1e4_to_1e6"] = round(listed[10**6] / listed[10**4], 3)
     notes = [
         f"broker: {broker.kind}",
-        "one run of each case; customers and items are those that have state in Redis after it",
+        f"one run of each case; sizes and workers on {Load(1).partitions} and 16 partitions",
+        "customers and items are those that have state in Redis after it",
         f"p50_ms, p99_ms: from when an event is due to its list on the topic and in Redis, at"
         f" {FRESH_RATE:,.0f} events/s after the backlog, as in `freshness`",
     ]
