@@ -1,7 +1,8 @@
 """What the release before stored: a worker with this is one of it, as far as Redis can tell.
 
-Customers in schema 2, which knew no words of a search and no purchase times; items in schema 1,
-which knew no fans; outboxes in schema 1, whose transitions were routed when they were committed.
+Customers in schema 2, which knew no words of a search, no purchase times and 10 bought items at
+most; items in schema 1, which knew no fans; outboxes in schema 1, whose transitions were routed
+when they were committed.
 Nothing of this is in the product: the worker's encoders are replaced before Faust starts.
 """
 
@@ -19,12 +20,15 @@ from stream_app.handing import route_transitions
 from stream_app.settings import load_settings
 
 USER_BEFORE, ITEM_BEFORE, OUTBOX_BEFORE = 2, 1, 1
+BOUGHT_BEFORE = 10
 
 
 def customer_before(blob: bytes) -> bytes:
     """A customer, as the release before would have stored them."""
     user = decode_users(np.zeros(1, np.uint64), [blob])
     user["query_n"] = 0
+    bought = user["bought_item"][0, : user["bought_n"][0]][-BOUGHT_BEFORE:].copy()
+    user["bought_n"], user["bought_item"][0, : len(bought)] = len(bought), bought
     (now,) = encode_users(user)
     header, arrays = layout(USER)
     starts = layout(USER, without="bought_ts")[1][:, 0].tolist()

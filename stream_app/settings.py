@@ -175,7 +175,7 @@ class Settings(BaseModel):
         False, description="leave what is in the cart out of all lists, not only the cart's"
     )
     exclude_bought_days: float = Field(
-        0.0, ge=0, le=36_500, description="days a bought item is left out of the lists"
+        0.0, ge=0, le=36_500, description="days the last 200 bought items stay out of the lists"
     )
     repurchase_days: str = Field(
         "", description="the same by category: Coffee=21,Pets/Food=30 (whole path or its top)"

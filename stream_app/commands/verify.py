@@ -27,7 +27,7 @@ from stream_app.hashing import customer_id
 from stream_app.journeys import load_journey
 from stream_app.model_file import load_model
 from stream_app.offline.recompute import Customers
-from stream_app.offline.recompute_customers import books, kept_by_schema_2
+from stream_app.offline.recompute_customers import agree_but_for_migration, books
 from stream_app.offline.recompute_items import ItemPartition, Masses, Sums
 from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, RawBatch
 from stream_app.settings import Settings
@@ -84,7 +84,7 @@ class Findings:
 async def verified(settings: Settings, *, migrated: bool = False) -> dict[str, Any]:
     """Read the topics, recompute, compare with Redis, print a table; the totals.
 
-    With ``migrated`` customers may lack what schema 2 did not keep: they are counted as
+    With ``migrated`` customers may lack what older schemas did not keep: they are counted as
     ``migrated_customers``, not as divergent ones.
     What differs because workers went on meanwhile, or have gathered what they go on with (counts
     of items follow the customers, time-outs come without any event), is looked at again. Memory
@@ -302,7 +302,7 @@ async def _compare_source(
         blobs = await store.load(USERS, [p] * len(keys), keys)
         for blob, who in zip(blobs, part, strict=True):
             if books(blob) != (true := who.blob()):
-                lacks = migrated and kept_by_schema_2(blob) == kept_by_schema_2(true)
+                lacks = migrated and agree_but_for_migration(blob, true)
                 lacking, differ = lacking + lacks, differ + (not lacks)
     if differ:
         findings.fault(f"{where}: {differ} of {len(everyone)} customers differ from the log")

@@ -2,6 +2,7 @@
 
 from stream_app.core.jit import kernel, signed
 from stream_app.core.list_kinds import BOUGHT, IN_CART, LAST, RECENT
+from stream_app.core.model import BOUGHT_DRAWN
 from stream_app.core.revisits import Recent, Row, recent_items
 
 
@@ -43,9 +44,10 @@ def anchors_of(user: Row, anchor: int, recent: Recent) -> tuple[int, int]:
         for k in range(n):
             items[k] = user.cart_item[n - 1 - k]
     elif anchor == BOUGHT:
-        n = signed(user.bought_n)
+        bought_n: int = signed(user.bought_n)
+        n = min(bought_n, BOUGHT_DRAWN)
         for k in range(n):
-            items[k] = user.bought_item[n - 1 - k]
+            items[k] = user.bought_item[bought_n - 1 - k]
     elif anchor == LAST:
         n = min(signed(user.ring_n), 1)
         if n > 0:

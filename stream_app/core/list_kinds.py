@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.model import BOUGHT_DRAWN
 from stream_app.core.scoring import SOURCES, SOURCES_N
 
 LISTS = (
@@ -127,7 +128,7 @@ KINDS_OF_LISTS = np.concatenate(
             BOUGHT,
             share=0.5,
             seeds=ANCHOR_SEEDS,
-            out=OUT_ANCHORS | OUT_CART,
+            out=OUT_ANCHORS | OUT_CART | OUT_BOUGHT,
             replenish_s=REPLENISH_S,
             sources=_NEXT,
         ),
@@ -185,13 +186,21 @@ def drawn_from(source: int, which: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.flatnonzero(_DRAWN[source][which])
 
 
+def _last_bought(users: NDArray[np.void], having: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """``(n, BOUGHT_DRAWN)``, 0 where there are fewer."""
+    at = users["bought_n"][having].astype(np.int64)[:, None] - 1 - np.arange(BOUGHT_DRAWN)
+    return np.where(at >= 0, users["bought_item"][having[:, None], np.maximum(at, 0)], 0)
+
+
 def own_items(users: NDArray[np.void], lists: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Ids, 0 among them, of what the lists ``(steps, lists)`` of ``users (n,)`` are drawn from."""
     parts = [users["ring_item"].ravel(), users["cart_item"].ravel()]
     for kind, name in _FROM_MORE:
         having = lists[:, kind][users["step"]].nonzero()[0]
         if len(having):
-            parts.append(users[name][having].ravel())
+            last = name == "bought_item"
+            own = _last_bought(users, having) if last else users[name][having]
+            parts.append(own.ravel())
     return np.concatenate(parts)
 
 

@@ -64,7 +64,8 @@ SEEN_MAX = 16  # recent event ids kept per customer, for de-duplication
 VECTOR_MAX = 12  # entries of the sparse user vector
 SEGMENTS_OF_EVENT = 2  # channel and region
 CART_MAX = 10
-BOUGHT_MAX = 10
+BOUGHT_MAX = 200  # bought items kept per customer: what the filter of bought ones knows
+BOUGHT_DRAWN = 10  # of them, the last, that lists are drawn from
 QUERY_MAX = 8  # words of a search that are kept
 STEPS_MAX = 16  # steps of a journey
 

@@ -131,8 +131,8 @@ def rank_batch(
         use_revisits(view, context, own_n, recent, part, g, model, step_weights, work, n)
         if not kind.plain:
             restrict(
-                kind, shape.rules, shape.catalog, view.nodes, user, ts[i], anchors, own_seeds,
-                extra, i, share * step_weights.sum(), work, n,
+                kind, shape.rules, shape.catalog, view.nodes, keys, slots, user, ts[i], anchors,
+                own_seeds, extra, i, share * step_weights.sum(), work, n,
             )  # fmt: skip
         room = rooms[which[i]]
         count = shape_list(

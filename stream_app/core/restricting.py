@@ -86,8 +86,6 @@ def _is_out(
         return True
     if kind.out & OUT_CART != 0 and index_of(user.cart_item, user.cart_n, item) >= 0:
         return True
-    if kind.out & OUT_BOUGHT != 0 and index_of(user.bought_item, user.bought_n, item) >= 0:
-        return True
     if category == 0 and price_max <= 0.0:
         return False
     row = find(catalog.keys, catalog.slots, item)
@@ -133,6 +131,8 @@ def restrict(
     rules: Rules,
     catalog: CatalogView,
     nodes: NDArray[np.void],
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
     user: Row,
     ts: float,
     anchors: NDArray[np.int64],
@@ -145,8 +145,9 @@ def restrict(
 ) -> None:
     """Take the score from candidates that do not belong into this kind of list.
 
-    ``anchors`` are the nodes it was drawn from, ``seeds`` the customer's own, ``extra`` of list
-    ``which`` what came from outside, ``best`` more than the sources can have given.
+    ``keys`` and ``slots`` find nodes; ``anchors`` are those it was drawn from, ``seeds`` the
+    customer's own, ``extra`` of list ``which`` what came from outside, ``best`` more than the
+    sources can have given.
     """
     score, node = work.score, work.node
     if kind.only == MATCHES:
@@ -168,15 +169,19 @@ def restrict(
             t = place_of(work.place, node, seeds[k], n) if seeds[k] >= 0 else n
             if t < n:
                 score[t] += np.float32(_LEAST * (k + 1))
-    own = (kind.out & OUT_CART != 0 and user.cart_n > 0) or (
-        kind.out & OUT_BOUGHT != 0 and user.bought_n > 0
-    )
+    own = kind.out & OUT_CART != 0 and user.cart_n > 0
     # Else nobody is out: not worth a look at each.
     if own or kind.only == CART_ONLY or category != 0 or price_max > 0.0:
         for t in range(n):
             if score[t] > np.float32(0.0) and _is_out(
                 kind, catalog, user, nodes[node[t]].id, category, top, price_max
             ):
+                score[t] = np.float32(0.0)
+    if kind.out & OUT_BOUGHT != 0:
+        for k in range(signed(user.bought_n)):
+            c = find(keys, slots, user.bought_item[k])
+            t = place_of(work.place, node, c, n) if c >= 0 else n
+            if t < n:
                 score[t] = np.float32(0.0)
     if kind.out & OUT_ANCHORS != 0:
         for a in range(len(anchors)):

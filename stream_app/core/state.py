@@ -30,7 +30,7 @@ from stream_app.core.revisits import REVISIT_WEIGHTS_N
 from stream_app.core.schema_1 import PARTITION_1, USER_1
 from stream_app.errors import SchemaUnknown
 
-USER_SCHEMA = 3
+USER_SCHEMA = 4
 PARTITION_SCHEMA = 2
 
 # The first fields are always stored, the arrays at the end only as far as they are filled.
@@ -140,7 +140,8 @@ def layout(dtype: np.dtype[np.void], without: str = "") -> Layout:
 
 
 _LAYOUT = layout(USER)
-_LAYOUTS = {2: layout(USER, without="bought_ts"), USER_SCHEMA: _LAYOUT}
+# Schema 3 had the same fields and no more than 10 bought items.
+_LAYOUTS = {2: layout(USER, without="bought_ts"), 3: _LAYOUT, USER_SCHEMA: _LAYOUT}
 
 
 @allocating
@@ -190,7 +191,7 @@ def encode_users(users: NDArray[np.void], names: Sequence[bytes] | None = None) 
 
     >>> state = new_users(np.array([7], np.uint64))
     >>> len(encode_users(state)[0]), encode_users(state, [b"anna"])[0][-4:], USER.itemsize
-    (232, b'anna', 1056)
+    (232, b'anna', 3336)
     """
     full = bytes_of(users)
     out = np.empty(full.size, np.uint8)
@@ -249,7 +250,7 @@ def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
 def decode_users(ids: NDArray[np.uint64], blobs: Sequence[bytes | None]) -> NDArray[np.void]:
     """``(n,) USER`` records from blobs; ``None`` is a new customer.
 
-    Blobs of schemas 1 and 2 are migrated. Raises :class:`~stream_app.errors.SchemaUnknown` for a
+    Blobs of schemas 1 to 3 are migrated. Raises :class:`~stream_app.errors.SchemaUnknown` for a
     blob of a newer release.
     """
     users = new_users(ids)
@@ -287,7 +288,10 @@ def migrated_users(blobs: Sequence[bytes]) -> NDArray[np.void]:
     unpack_users(blobs, np.arange(len(blobs)), old, layout(USER_1))
     users = np.zeros(len(blobs), USER)
     for name in USER_1.names or ():
-        users[name] = old[name]
+        if old[name].ndim > 1:
+            users[name][:, : old[name].shape[1]] = old[name]
+        else:
+            users[name] = old[name]
     users["schema"] = USER_SCHEMA
     return users
 

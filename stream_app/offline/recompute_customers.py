@@ -162,17 +162,21 @@ def books(blob: bytes | None) -> bytes | None:
     return encode_users(user, [customer_name(blob)])[0]
 
 
-def kept_by_schema_2(blob: bytes | None) -> bytes | None:
-    """The :func:`books` of a customer without what came later: words of a search, purchase times.
+def agree_but_for_migration(stored: bytes | None, true: bytes | None) -> bool:
+    """Whether the :func:`books` of two states agree, but for what older schemas did not keep.
 
-    Two states that agree here may have taken an upgrade from schema 2 differently.
+    Schema 2 knew no words of a search and no purchase times; up to 3 there were 10 bought items.
     """
-    if not blob:
-        return blob
-    user = decode_users(np.zeros(1, np.uint64), [books(blob) or b""])
-    for name in ("bought_ts", "query_n", "query_word"):
-        user[name] = 0
-    return encode_users(user, [customer_name(blob)])[0]
+    if not stored or not true:
+        return stored == true
+    bought, rest = [], []
+    for blob in (stored, true):
+        user = decode_users(np.zeros(1, np.uint64), [books(blob) or b""])
+        bought.append(set(user["bought_item"][0, : user["bought_n"][0]].tolist()))
+        for name in ("bought_n", "bought_item", "bought_ts", "query_n", "query_word"):
+            user[name] = 0
+        rest.append(encode_users(user, [customer_name(blob)])[0])
+    return bought[0] <= bought[1] and rest[0] == rest[1]
 
 
 def customer_of(blob: bytes) -> Customer:

@@ -20,7 +20,7 @@ from stream_app.core.list_kinds import (
     sizes,
 )
 from stream_app.core.matching import MATCHES_MAX
-from stream_app.core.model import KIND, QUERY_MAX, Model
+from stream_app.core.model import BOUGHT_DRAWN, KIND, QUERY_MAX, Model
 from stream_app.core.ranking import Ranker
 from stream_app.core.rules import Rules, make_rules
 from stream_app.core.scoring import CONTENT, SOURCES
@@ -256,11 +256,12 @@ def test_lists_without_a_reason_are_not_computed() -> None:
 
 def test_only_what_a_step_needs_is_read() -> None:
     users = new_users(np.array([1], np.uint64))
-    users["bought_item"], users["vector_item"], users["step"] = 7, 8, 1
+    users["bought_item"][0, 29], users["bought_n"] = 7, 30
+    users["bought_item"][0, 19], users["vector_item"], users["step"] = 9, 8, 1
     lists = np.zeros((2, len(LISTS)), np.bool_)
     lists[1, LISTS.index("post_purchase")] = True
     found = own_items(users, lists).tolist()
-    assert 7 in found and 8 not in found
+    assert 7 in found and 8 not in found and 9 not in found, "the last of what was bought"
     users["step"] = 0
     assert 7 not in own_items(users, lists).tolist()
 
@@ -274,6 +275,8 @@ def broken(w: World, i: int, name: str, items: list[int], catalog: object) -> li
     wrong = []
     if name in ("product_similar", "product_complementary") and {last, *cart} & set(items):
         wrong.append("the item itself, or the cart")
+    if name == "post_purchase" and set(bought[:-BOUGHT_DRAWN]) & set(items):
+        wrong.append("bought long ago")
     if name in ("product_complementary", "checkout", "email") and set(bought) & set(items):
         wrong.append("bought")
     if name in ("checkout", "post_purchase", "email", "cart") and set(cart) & set(items):

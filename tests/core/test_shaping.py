@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 from stream_app.core.catalog import AVAILABLE, DELETED, HIDDEN, CatalogView
 from stream_app.core.cycles import new_cycles, note_cycle
 from stream_app.core.hash_index import HashIndex
+from stream_app.core.learned import EVENT
+from stream_app.core.list_kinds import LISTS
+from stream_app.core.model import KIND
 from stream_app.core.ranking import Lists
 from stream_app.core.rules import BARS, Rules, bar, make_rules
 from stream_app.core.scoring import EXPLORATION, POPULAR, SOURCES
 from stream_app.core.scoring_extra import Extra
 from stream_app.core.shaping import EMPTY_CATALOG, Fallback, explored_places, likeness
+from stream_app.core.state import decode_users, encode_users
+from tests.core.logs import Stream
 from tests.core.scored import World, from_outside, item_id, world
 
 
@@ -197,6 +202,28 @@ def test_a_list_the_rules_emptied_is_filled_by_the_fallback_in_order() -> None:
         assert lists.nodes[i, : lists.counts[i]].tolist() == spare.tolist()
         assert {SOURCES[s] for s in lists.sources[i, :5].tolist()} == {"popularity"}
     assert (w.rank(rules=rules).counts == 0).all(), "nothing left is an empty list, not an error"
+
+
+def after_buying(w: World, items: int) -> World:
+    """The first customer of a world alone, who then buys ``items`` in as many days."""
+    stream, user = Stream(), w.users[0]
+    stream.blobs[int(user["id"])] = encode_users(w.users[:1])[0]
+    log = np.zeros(items, EVENT)
+    log["customer"], log["kind"], log["offset"] = user["id"], KIND["purchase"], 10_000
+    log["item"] = [item_id(k) for k in range(items)]
+    log["ts"] = user["last_ts"] + 86_400.0 * np.arange(1, items + 1)
+    log["offset"] += np.arange(items)
+    stream.learn(log)
+    return w._replace(users=decode_users(w.users["id"][:1], list(stream.blobs.values())))
+
+
+@pytest.mark.parametrize("name", ["home", "product_complementary", "post_purchase", "email"])
+def test_what_was_bought_stays_out_long_after(name: str) -> None:
+    w = after_buying(world(38, events=3_000), 45)
+    listed = set(ids_of(w, w.rank(which=LISTS.index(name), rules=make_rules(bought_s=1e10)), 0))
+    assert listed and not {item_id(k) for k in range(45)} & listed
+    older = {item_id(k) for k in range(35)}
+    assert older & set(ids_of(w, w.rank(), 0)), "else nothing would have been kept out"
 
 
 def int_as_hash(item: int) -> Any:
