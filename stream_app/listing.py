@@ -5,6 +5,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.blend_file import load_blend
 from stream_app.candidates import Candidates, no_segments
 from stream_app.core.catalog import CatalogView
 from stream_app.core.explaining import Parts
@@ -33,7 +34,8 @@ class Listing:
         merchandise: Merchandise | None,
     ) -> None:
         self._size = settings.list_size
-        self._blending = settings.blend_weights == "learned"
+        self._published = settings.blend_weights == "published"
+        self._pinned = load_blend(settings, journey.names, items.tables.model)
         self._journey = journey
         self.wanted = journey.lists  # (steps, lists)
         self._items = items
@@ -51,6 +53,12 @@ class Listing:
     def rules(self) -> Rules:
         """The shop's settings for what may be listed."""
         return self._ranker.rules
+
+    def weights(self, learned: NDArray[np.void]) -> NDArray[np.void] | None:
+        """What to rank with as ``(p,) BLEND``: ``learned`` or pinned; ``None`` as published."""
+        if self._published:
+            return None
+        return learned if self._pinned is None else self._pinned.repeat(len(learned))
 
     def catalog(self) -> CatalogView:
         """What the catalog says of items, as ranking sees it."""
@@ -116,7 +124,7 @@ class Listing:
             partitions,
             self._items.popular(),
             joined([e for e in outside if e is not None], len(owners)),
-            blend if self._blending else None,
+            self.weights(blend),
             catalog=view,
             fallback=self._offers.fallback(),
             cycles=cycles,
@@ -158,5 +166,5 @@ class Listing:
             self._items.popular(),
             nodes,
             extra,
-            blend if self._blending else None,
+            self.weights(blend),
         )

@@ -97,7 +97,6 @@ class Learn:
             settings, publisher, items, candidates, ranker, self.listing,
             clock, admission, journey, decisions, profiles, refused, telemetry,
         )  # fmt: skip
-        self._blending = settings.blend_weights == "learned"
         self._groups = Grouping(
             self._computed,
             size=lambda member: len(member.batch),
@@ -232,8 +231,8 @@ class Learn:
         return claim.cursor
 
     def blend_of(self, partition: int) -> NDArray[np.void] | None:
-        """The weights to rank with: what the partition learned, ``None`` for the published ones."""
-        return self.owned[partition].blend if self._blending else None
+        """The weights to rank with: those learned or pinned, ``None`` for the published ones."""
+        return self.listing.weights(self.owned[partition].blend)
 
     def revoke(self, partition: int) -> None:
         """Forget a partition that another worker owns now."""

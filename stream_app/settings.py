@@ -192,8 +192,8 @@ class Settings(BaseModel):
     exploration_share: float = Field(
         0.0, ge=0, le=1, description="share of a list's places that new items get"
     )
-    blend_weights: Literal["learned", "published"] = Field(
-        "learned", description="weights of the sources by journey step: learned, or as published"
+    blend_weights: str = Field(
+        "learned", description="of the sources: learned, published or a file of `weights --out`"
     )
     model_file: Path | None = Field(
         None, description="model parameters, as `tune` writes them; default: the published ones"

@@ -1,6 +1,7 @@
 """``recommend --why-not`` and ``weights``: what keeps an item out, and what sources weigh."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from stream_app.absence import Answer
+from stream_app.blend_file import blend_text
 from stream_app.commands.console import command, console, plain
 from stream_app.core.hybrid import BLENDED, decode_blend, new_blend, trust
 from stream_app.core.scoring import SOURCES
+from stream_app.errors import StreamAppError
 from stream_app.journeys import load_journey
 from stream_app.model_file import load_model
 from stream_app.owning import BLEND_ID
@@ -44,31 +47,37 @@ REASONS = {
 def register(app: Any, settings: Settings) -> None:
     """Add the commands of this module to ``app``."""
 
-    async def weights(json_only: bool) -> None:
+    async def weights(json_only: bool, out: Path | None) -> None:
         """Show the sources' weights by journey step, as each partition has learned them."""
         store = redis_store(settings)
         try:
             found = await learned_weights(store, settings)
+            pinned = await weights_file(store, settings)
         finally:
             await store.close()
+        if out:
+            _write(out, pinned)
         if not json_only:
             _print_weights(found, settings)
         plain(orjson.dumps(found).decode())
 
     app.command(
-        click.option("--json", "json_only", is_flag=True, help="Print only the JSON object.")
+        click.option("--json", "json_only", is_flag=True, help="Print only the JSON object."),
+        click.option(
+            "--out",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Write what lists rank with now to a file for STREAM_APP_BLEND_WEIGHTS.",
+        ),
     )(command(weights))
 
 
 async def learned_weights(store: StateStore, settings: Settings) -> dict[str, Any]:
     """``{"published": {source: weight}, "partitions": {number: {step: {...}}}}``."""
     model = load_model(settings.model_file)
-    numbers = range(settings.clickstream_partitions)
-    blobs = await store.load(USERS, list(numbers), [BLEND_ID] * len(numbers))
     steps = load_journey(settings.journey_file).names
     published = new_blend(model)["weights"][0, 0]
     partitions: dict[str, Any] = {}
-    for number, blob in zip(numbers, blobs, strict=True):
+    for number, blob in enumerate(await _blobs(store, settings)):
         if blob:
             record = decode_blend(blob, model)
             blend, used = record[0], trust(record)
@@ -90,6 +99,26 @@ async def learned_weights(store: StateStore, settings: Settings) -> dict[str, An
     }
 
 
+def _write(path: Path, text: bytes) -> None:
+    try:
+        path.write_bytes(text)
+    except OSError as exc:
+        raise StreamAppError(f"{path} cannot be written ({exc}): name another file") from exc
+
+
+async def weights_file(store: StateStore, settings: Settings) -> bytes:
+    """What all partitions together rank with now, for the setting ``blend_weights``."""
+    model = load_model(settings.model_file)
+    blends = [decode_blend(blob, model) for blob in await _blobs(store, settings)]
+    steps = load_journey(settings.journey_file).names
+    return blend_text(np.concatenate(blends), steps, model)
+
+
+async def _blobs(store: StateStore, settings: Settings) -> list[bytes | None]:
+    numbers = list(range(settings.clickstream_partitions))
+    return await store.load(USERS, numbers, [BLEND_ID] * len(numbers))
+
+
 def _by_source(weights: NDArray[np.float64]) -> dict[str, float]:
     return {SOURCES[s]: round(float(weights[s]), 4) for s in BLENDED.tolist()}
 
@@ -106,8 +135,9 @@ def _print_weights(found: dict[str, Any], settings: Settings) -> None:
             shown = (f"{row['weights'][name]:.3f}" for name in names)
             table.add_row(number, step, str(row["version"]), *losses, *shown)
     console.print(table)
-    if settings.blend_weights == "published":
-        console.print("lists are ranked with the published weights: STREAM_APP_BLEND_WEIGHTS")
+    if settings.blend_weights != "learned":
+        said = f"STREAM_APP_BLEND_WEIGHTS={settings.blend_weights}"
+        console.print(f"lists are ranked with other weights: {said}", markup=False)
 
 
 def when(ts: Any) -> str:

@@ -87,6 +87,31 @@ def prior_of(model: Model) -> NDArray[np.float64]:
     return shares
 
 
+def pinned_blend(weights: NDArray[np.float64], model: Model) -> NDArray[np.void]:
+    """A ``(1,) BLEND`` record that ranks with ``weights``, whatever was observed.
+
+    ``weights`` are ``(SOURCES_N,)`` for all steps, or ``(STEPS_MAX, SOURCES_N)``.
+    """
+    blend = new_blend(model)
+    blend["weights"] = weights / weights.sum(axis=-1, keepdims=True)
+    blend["published_loss"] = 1.0  # trusted without condition
+    return blend
+
+
+def used_weights(blends: NDArray[np.void], model: Model) -> NDArray[np.float64]:
+    """``(STEPS_MAX, SOURCES_N)``: what ``(p,) BLEND`` rank with now, as shares of one.
+
+    Partitions count by their observations in the step; without any it is the published weights.
+    """
+    seen = blends["observed"].astype(np.float64)  # (p, STEPS_MAX)
+    sure = np.array([trust(blends[k : k + 1]) for k in range(len(blends))])[..., None]
+    mixed = sure * blends["weights"] + (1.0 - sure) * prior_of(model)
+    every = seen.sum(axis=0)
+    mean = (seen[..., None] * mixed).sum(axis=0) / np.maximum(every, 1.0)[:, None]
+    found: NDArray[np.float64] = np.where(every[:, None] > 0, mean, prior_of(model))
+    return found
+
+
 def decode_blend(blob: bytes | None, model: Model) -> NDArray[np.void]:
     """The inverse of ``tobytes``; nothing is a new record.
 

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from stream_app.core.hybrid import BLENDED, new_blend, prior_of
+from stream_app.core.hybrid import BLENDED, pinned_blend, prior_of
 from stream_app.core.list_kinds import HOME
 from stream_app.core.model import SEGMENTS_OF_EVENT
 from stream_app.core.ranking import Ranker
@@ -75,13 +75,10 @@ def truth(shop: Shop, rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 def _fixed(weights: Floats, settings: Settings, engine: Engine) -> NDArray[np.void]:
     """A blend that ranks with ``weights (SOURCES_N,)``, whatever happens."""
-    blend = new_blend(engine.stages.items.tables.model)
     on = [SOURCES.index(name) for name in configured(settings) if SOURCES.index(name) in BLENDED]
     kept = np.zeros(SOURCES_N)
     kept[on] = weights[on]
-    blend["weights"] = kept / kept.sum()
-    blend["published_loss"] = 1.0  # trusted without condition
-    return blend
+    return pinned_blend(kept, engine.stages.items.tables.model)
 
 
 def _policies(settings: Settings, engine: Engine) -> dict[str, NDArray[np.void] | None]:

@@ -13,10 +13,12 @@ from stream_app.core.hybrid import (
     decode_blend,
     learn_blend,
     new_blend,
+    pinned_blend,
     published_weights,
     ranking_weights,
+    used_weights,
 )
-from stream_app.core.model import Model
+from stream_app.core.model import STEPS_MAX, Model
 from stream_app.core.scoring import (
     CONTENT,
     DIRECT,
@@ -158,6 +160,24 @@ def test_all_possible_next_items_share_a_probability_of_one() -> None:
     for source in (DIRECT, TWO_HOP, FORWARD, POPULAR):
         column = given[:, source]
         assert column[column >= 0].sum() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_pinned_weights_rank_as_the_learned_ones_did_when_they_were_written() -> None:
+    rng = np.random.default_rng(5)
+    parts = np.concatenate([new_blend(Model()) for _ in range(2)])
+    for part in range(2):
+        learned = rng.random((STEPS_MAX, len(BLENDED)))
+        parts["weights"][part][:, BLENDED] = learned / learned.sum(axis=1, keepdims=True)
+    parts["published_loss"][:, :4] = (0.0, 0.02, 0.5, 0.5)  # not trusted, half, fully
+    parts["observed"][:, :4] = [(7, 7, 30, 0), (0, 0, 10, 0)]
+    one = pinned_blend(used_weights(parts[:1], Model()), Model())
+    for sources in (everything, everything - {"content", "popularity"}):
+        expected = ranking_weights(Model(), sources, parts[:1])
+        found = ranking_weights(Model(), sources, one)
+        np.testing.assert_allclose(found[:3], expected[:3], rtol=1e-12)
+    both = used_weights(parts, Model())
+    np.testing.assert_allclose(both[2], np.average(parts["weights"][:, 2], 0, weights=(30, 10)))
+    np.testing.assert_allclose(both[3], PRIOR, err_msg="nothing was observed")
 
 
 def test_learned_weights_change_the_lists() -> None:

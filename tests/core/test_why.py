@@ -7,8 +7,11 @@ import orjson
 import pytest
 
 from stream_app.candidates import no_segments
-from stream_app.commands.why import learned_weights
-from stream_app.errors import StreamAppError
+from stream_app.commands.why import learned_weights, weights_file
+from stream_app.core.hybrid import prior_of, trust
+from stream_app.core.model import Model
+from stream_app.core.scoring import SOURCES
+from stream_app.errors import ConfigurationError, StreamAppError
 from stream_app.hashing import stable_hash
 from stream_app.offline.engine import Engine
 from stream_app.reasons import Explainer, Reason
@@ -84,3 +87,52 @@ async def test_the_published_weights_shown_are_those_of_the_model_file(tmp_path:
     published = (await learned_weights(engine.store, settings))["published"]
     assert published["next_item"] / published["two_hop"] == pytest.approx(40.0, rel=0.1)
     assert max(published, key=published.__getitem__) == "next_item"
+
+
+async def test_a_written_version_of_the_weights_is_what_lists_rank_with_when_it_is_pinned(
+    tmp_path: Path,
+) -> None:
+    engine = await learned(load_settings(ONE))
+    file = tmp_path / "blend.json"
+    file.write_bytes(await weights_file(engine.store, load_settings(ONE)))
+    said = orjson.loads(file.read_bytes())
+    (shown,) = (await learned_weights(engine.store, load_settings(ONE)))["partitions"].values()
+    assert said["observed"] == {step: row["version"] for step, row in shown.items()}
+    step = next(iter(said["steps"]))
+    said["steps"] = {step: {"popularity": 3.0, "next_item": 1.0}}
+    file.write_bytes(orjson.dumps(said))
+    settings = load_settings(ONE | {"STREAM_APP_BLEND_WEIGHTS": str(file)})
+    learn = (await learned(settings)).stages.learn
+    ranked = learn.listing.weights(learn.owned[0].blend.repeat(3))
+    assert ranked is not None and len(ranked) == 3 and (trust(ranked[:1]) == 1.0).all()
+    names = learn.journey.names
+    pinned = ranked["weights"][2][names.index(step)]
+    by_name = {SOURCES[s]: float(pinned[s]) for s in np.flatnonzero(pinned)}
+    assert by_name == {"popularity": 0.75, "next_item": 0.25}
+    other = next(k for k, name in enumerate(names) if name not in ("", step))
+    np.testing.assert_array_equal(ranked["weights"][0][other], prior_of(Model()))
+    assert learn.owned[0].blend["observed"].sum() > 3, "it learns beside it"
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (None, r"cannot be read .*weights --out FILE"),
+        ("{", r"cannot be read .*weights --out FILE"),
+        ("[]", r"must hold .*weights --out FILE"),
+        ('{"steps": {"nowhere": {"popularity": 1}}}', "'nowhere' is none of the journey's steps"),
+        ('{"steps": {"browse": 3}}', "browse must hold weights by source"),
+        ('{"steps": {"browse": {"magic": 1}}}', r"browse\.magic is none of co_occurrence"),
+        ('{"steps": {"browse": {"popularity": -1}}}', r"browse\.popularity=-1 must be"),
+        ('{"steps": {"browse": {"content": 1}}}', "browse must give weight to one of co_occ"),
+    ],
+)
+def test_a_wrong_file_of_weights_stops_the_start_and_is_named(
+    tmp_path: Path, content: str | None, match: str
+) -> None:
+    file = tmp_path / "blend.json"
+    if content is not None:
+        file.write_text(content)
+    settings = load_settings(ONE | {"STREAM_APP_BLEND_WEIGHTS": str(file)})
+    with pytest.raises(ConfigurationError, match=f"STREAM_APP_BLEND_WEIGHTS=.*{match}"):
+        Engine(settings, list_size=5)

@@ -61,7 +61,7 @@ class Shopfront:
         self.store = redis_store(self.settings)
         self.stack = ExitStack()
         self._environment = kept | variables
-        self._home = home
+        self.home = home
         self._logs: list[Path] = []
 
     @asynccontextmanager
@@ -79,7 +79,7 @@ class Shopfront:
 
     def worker(self) -> subprocess.Popen[bytes]:
         """Start a worker."""
-        path = self._home / f"worker-{len(self._logs)}.log"
+        path = self.home / f"worker-{len(self._logs)}.log"
         self._logs.append(path)
         with path.open("wb") as log:
             process = subprocess.Popen(
@@ -250,13 +250,14 @@ async def commands_answer(shop: Shopfront, records: list[Record], cursor: int) -
         ("profile", user),
         ("similar", item),
         ("dlq", "list", "--limit", "3"),
+        ("weights", "--out", str(shop.home / "blend.json")),
         ("recommend", "nobody"),
         ("profile", "nobody"),
         ("similar", "nothing"),
     )
     answers = await asyncio.gather(*(shop.run(*arguments) for arguments in asked))
-    check, recommend, profile, similar, dlq, *unknown = answers
-    for code, out, err in answers[:5]:
+    check, recommend, profile, similar, dlq, _weights, *unknown = answers
+    for code, out, err in answers[:6]:
         assert code == 0, out + err
     assert json.loads(check[1].splitlines()[-1])["cursor"] >= cursor
     assert user in recommend[1]
@@ -264,6 +265,7 @@ async def commands_answer(shop: Shopfront, records: list[Record], cursor: int) -
     assert json.loads(profile[1].splitlines()[-1])["purchases"] >= 1
     assert item in similar[1]
     assert json.loads(dlq[1].splitlines()[-1])["total"] == BAD
+    assert json.loads((shop.home / "blend.json").read_bytes())["observed"]["browse"] > 0
     for (code, _, err), name in zip(unknown, ("nobody", "nobody", "nothing"), strict=True):
         assert code == 1
         assert name in err
