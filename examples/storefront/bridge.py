@@ -87,7 +87,12 @@ async def lists(request: web.Request) -> web.Response:
     step = customer.step if customer else "new"
     name = "cart" if customer and "cart" in customer.lists and step == "checkout" else "home"
     answer = await reader.recommend(
-        None, name, session_id=visitor or None, item_id=request.query.get("item"), limit=6
+        None,
+        name,
+        session_id=visitor or None,
+        item_id=request.query.get("item"),
+        segments=["web"],
+        limit=6,
     )
     return web.json_response(
         {

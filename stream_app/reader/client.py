@@ -4,7 +4,7 @@ The Redis client is the application's own: redis-py's or valkey-py's, single, Se
 with or without ``decode_responses``.
 """
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from stream_app.hashing import public_name
@@ -55,6 +55,7 @@ def _recommend(
     name: str,
     session_id: str | None,
     item_id: str | None,
+    segments: Sequence[str],
     limit: int,
 ) -> Asking[Answer]:
     for origin, who in (("customer", user_id), ("session", session_id)):
@@ -63,8 +64,9 @@ def _recommend(
                 return Answer(entries[:limit], origin)  # type: ignore[arg-type]
     if item_id and (entries := decode_entries((yield "GET", f"similar:{item_id}"))):
         return Answer(entries[:limit], "similar")
-    if entries := decode_entries((yield "GET", "trending:all")):
-        return Answer(entries[:limit], "trending")
+    for segment in (*segments, "all"):
+        if entries := decode_entries((yield "GET", f"trending:{segment}")):
+            return Answer(entries[:limit], "trending")
     return Answer([], "nothing")
 
 
@@ -114,14 +116,18 @@ class Reader:
         *,
         session_id: str | None = None,
         item_id: str | None = None,
+        segments: Sequence[str] = (),
         limit: int = 10,
     ) -> Answer:
         """The list ``name`` of a customer, or what fits best for one who is not known yet.
 
         In order: the customer's list, that of their anonymous session, neighbours of the item they
-        look at, what is trending.
+        look at, what is trending in the first of ``segments`` (channels, regions) that has any,
+        what is trending.
         """
-        return self._ask(_recommend(self._named, user_id, name, session_id, item_id, limit))
+        return self._ask(
+            _recommend(self._named, user_id, name, session_id, item_id, segments, limit)
+        )
 
     def customer(self, user_id: str, *, anonymous: bool = False) -> Recommendations | None:
         """Step and all lists of a customer; ``None`` when none of their events was applied yet.
@@ -175,10 +181,13 @@ class AsyncReader:
         *,
         session_id: str | None = None,
         item_id: str | None = None,
+        segments: Sequence[str] = (),
         limit: int = 10,
     ) -> Answer:
         """See :meth:`Reader.recommend`."""
-        return await self._ask(_recommend(self._named, user_id, name, session_id, item_id, limit))
+        return await self._ask(
+            _recommend(self._named, user_id, name, session_id, item_id, segments, limit)
+        )
 
     async def customer(self, user_id: str, *, anonymous: bool = False) -> Recommendations | None:
         """See :meth:`Reader.customer`."""

@@ -9,6 +9,7 @@ from stream_app.core.catalog import CatalogItem
 from stream_app.hashing import stable_hash
 from stream_app.offline.engine import Engine
 from stream_app.settings import load_settings
+from tests.contract.published import Shop
 
 START_S = 1_700_000_000.0
 
@@ -77,6 +78,24 @@ async def test_popularity_by_segment_follows_where_the_customer_is() -> None:
     assert stable_hash("tea") in web and stable_hash("shoe0") not in web
     assert stable_hash("shoe0") in store and stable_hash("tea") not in store
     assert await listed(engine, "u1") == []
+
+
+async def test_the_first_event_of_a_new_customer_gives_a_list_by_channel() -> None:
+    shop = Shop()
+    await shop.open()
+    for u in range(10):  # as many look at either
+        for k in range(3):
+            await shop.send([event(5 * u + k, f"w{u}", f"tea{k}", channel="web")])
+            await shop.send([event(5 * u + k, f"s{u}", f"shoe{k}", channel="store")])
+    first = {"event": "search", "query": "gift", "ts": START_S + 7_000.0}
+    found = {}
+    for channel in ("web", "store", ""):
+        said = {"user_id": f"new-{channel}"} | ({"channel": channel} if channel else {})
+        await shop.send([orjson.dumps(first | said)])
+        found[channel] = (await shop.lists(f"new-{channel}"))["home"]
+    assert all(len(items) == 6 for items in found.values())
+    assert {item[:-1] for item in found["web"][:3]} == {"tea"}
+    assert {item[:-1] for item in found["store"][:3]} == {"shoe"}
 
 
 def test_the_sources_have_one_name_each() -> None:

@@ -61,6 +61,7 @@ def live(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
         shop.send(*events)
         shop.wait_for("similar:p2")  # lists are drawn from what is known when an event comes
         session = {"event": "view", "session_id": "s9", "item_id": "p3", "ts": now + 9}
+        session["channel"] = "kiosk"
         shown = {"event": "impression", "user_id": "c9", "item_id": "p4", "list": "home"}
         clicked = shown | {"event": "click", "list_source": "popularity"}
         earned = {"event": "purchase", "user_id": "c9", "item_id": "p4"}

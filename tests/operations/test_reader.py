@@ -66,6 +66,17 @@ def test_an_unknown_customer_gets_what_fits_best(reader: Reader) -> None:
     assert reader.similar("nothing") == [] and reader.trending("mars") == []
 
 
+def test_before_the_first_event_the_channel_answers_before_all(live: LiveShop) -> None:
+    live.wait_for("trending:kiosk")
+    with Redis.from_url(live.redis_url, protocol=2) as client:
+        reader = Reader(client)
+        kiosk = reader.recommend("nobody", segments=["mars", "kiosk"])
+        assert kiosk.origin == "trending" and [e.item_id for e in kiosk.entries] == ["p3"]
+        assert len(reader.trending()) > 1, "everywhere there is more than that"
+        anywhere = reader.recommend("nobody", segments=["mars"], limit=50)
+        assert anywhere.entries == reader.trending()
+
+
 async def test_the_asynchronous_reader_answers_the_same(live: LiveShop) -> None:
     with Redis.from_url(live.redis_url, protocol=2) as blocking:
         expected = Reader(blocking)
@@ -77,7 +88,9 @@ async def test_the_asynchronous_reader_answers_the_same(live: LiveShop) -> None:
             assert await reader.profile("c1") == expected.profile("c1")
             assert await reader.demand("p2") == expected.demand("p2")
             assert await reader.aggregates() == expected.aggregates()
-            assert await reader.recommend("nobody") == expected.recommend("nobody")
+            for segments in ((), ("web",)):
+                found = await reader.recommend("nobody", segments=segments)
+                assert found == expected.recommend("nobody", segments=segments)
 
 
 async def test_a_follower_of_the_topic_ends_with_what_is_in_redis(live: LiveShop) -> None:
