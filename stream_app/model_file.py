@@ -35,7 +35,13 @@ def model_from(parameters: Mapping[str, Any], *, name: str = "model parameters")
         model.weight_forward,
         model.weight_popular,
     )
-    halves = (model.pair_half_life_s, model.popularity_half_life_s, model.vector_half_life_s)
+    halves = (
+        model.pair_half_life_s,
+        model.popularity_half_life_s,
+        model.vector_half_life_s,
+        model.trend_short_s,
+        model.trend_long_s,
+    )
     if sum(weights) <= 0 or min(*halves, model.pair_gap_s) <= 0:
         raise ConfigurationError(
             f"{name}: half-lives, pair_gap_s and the sum of weights must be above 0"

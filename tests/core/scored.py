@@ -1,12 +1,13 @@
 """A small world to score: random logs learned by the real code, read back as dense matrices."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.catalog import CatalogView
-from stream_app.core.learn import EVENT
+from stream_app.core.learn import EVENT, TRANSITION
 from stream_app.core.model import KIND, Model
 from stream_app.core.ranking import Lists, Popular, Ranker
 from stream_app.core.rules import Rules
@@ -32,6 +33,7 @@ class World(NamedTuple):
     partition: NDArray[np.void]
     tables: ItemTables
     popular: Popular
+    transitions: NDArray[np.void]  # all that the tables were learned from
 
     def rank(
         self,
@@ -72,6 +74,14 @@ class World(NamedTuple):
 
 def world(seed: int, *, events: int = 600, items: int = 80, customers: int = 12) -> World:
     """Learn a random log: items near each other follow each other, some kinds of events each."""
+    *_, last = worlds(seed, events=events, items=items, customers=customers)
+    return last
+
+
+def worlds(
+    seed: int, *, events: int = 600, items: int = 80, customers: int = 12
+) -> Iterator[World]:
+    """The same after every seventh of the log. They share the item tables, which go on."""
     rng = np.random.default_rng(seed)
     log = np.zeros(events, EVENT)
     who = rng.integers(1, customers + 1, events)
@@ -84,16 +94,20 @@ def world(seed: int, *, events: int = 600, items: int = 80, customers: int = 12)
         log[k]["ts"], log[k]["offset"] = now, k
         log[k]["kind"] = KIND[str(rng.choice(["view", "view", "view", "add_to_cart", "purchase"]))]
     stream, related = Stream(), Related(Model())
+    moves = np.zeros(0, TRANSITION)
     for part in np.array_split(log, 7):
-        related.merge(stream.learn(part).transitions)
-    ids = np.array(sorted(stream.blobs), np.uint64)
-    tables = related.tables
-    return World(
-        decode_users(ids, [stream.blobs[key] for key in ids.tolist()]),
-        stream.partition,
-        tables,
-        most_popular(tables),
-    )
+        transitions = stream.learn(part).transitions
+        related.merge(transitions)
+        moves = np.concatenate((moves, transitions))
+        ids = np.array(sorted(stream.blobs), np.uint64)
+        tables = related.tables
+        yield World(
+            decode_users(ids, [stream.blobs[key] for key in ids.tolist()]),
+            stream.partition,
+            tables,
+            most_popular(tables),
+            moves,
+        )
 
 
 def from_outside(w: World, seed: int, *, per_source: int = 6, lists: int | None = None) -> Extra:

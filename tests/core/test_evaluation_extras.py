@@ -106,6 +106,7 @@ async def test_tuning_tries_the_defaults_first_and_writes_a_file_the_setting_loa
         ({"hub_power": -1}, "hub_power=-1"),
         ({"hub_power": True}, "hub_power=True"),
         ({"pair_half_life_s": 0}, "half-lives"),
+        ({"trend_short_s": 0}, "half-lives"),
         ({f"weight_{n}": 0 for n in ("direct", "two_hop", "forward", "popular")}, "sum of weights"),
     ],
 )

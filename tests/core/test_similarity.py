@@ -30,6 +30,29 @@ def test_incremental_co_ratings_equal_the_batch_on_every_prefix(
                     assert stream.similarity(p, q) == pytest.approx(expected, rel=1e-12)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(ratings, max_size=25), st.integers(1, 4))
+def test_predictions_equal_the_products_of_matrices_on_every_prefix(
+    log: list[tuple[str, str, float]], size: int
+) -> None:
+    stream, rated = CoRatings(), np.zeros((3, len(ITEMS)))
+    for n, (user, item, rating) in enumerate(log, 1):
+        stream.rate(user, item, rating)
+        place = "abc".index(user[0]), ITEMS.index(item)
+        rated[place] = max(rated[place], rating)
+        similar = co_rating_matrix(log[:n], ITEMS)
+        np.fill_diagonal(similar, 0.0)
+        for u, who in enumerate(("ann", "bob", "cem")):
+            for q, wanted in enumerate(ITEMS):
+                mine = np.where(rated[u] > 0, similar[q], 0.0)
+                best = np.lexsort((np.arange(len(ITEMS)), -mine.round(12)))[:size]
+                expected = float(rated[u][best] @ mine[best])
+                found = stream.predict(who, wanted, neighbours=size)
+                if len(set(mine[mine > 0].round(9))) == (mine > 0).sum() or size >= 4:
+                    assert found == pytest.approx(expected, rel=1e-9)
+    assert stream.predict("nobody", "a") == 0.0
+
+
 def test_neighbours_come_best_first_and_ties_by_id() -> None:
     stream = CoRatings()
     for item in ("d", "c", "b"):

@@ -52,7 +52,19 @@ def test_twelve_years_of_rescaling_lose_nothing() -> None:
         masses.add(rows)
     assert related.tables.pair_landmark - landmark_of(START_S, Model().pair_half_life_s) > 10
     assert worst(masses, related.blobs()) <= 1e-9
-    assert all(np.isfinite(list(neighbours(b).values())).all() for b in related.blobs().values())
+    sums, half_life_s = masses.sums(), Model().pair_half_life_s
+    dense, place = sums.forward.toarray(), {item: k for k, item in enumerate(sums.ids.tolist())}
+    pairs = 0
+    for item, blob in related.blobs().items():
+        landmark = float(np.frombuffer(blob[: ITEM.itemsize], ITEM)["pair_landmark"][0])
+        scale = np.exp2(LANDMARK_HALF_LIVES * landmark - sums.ts / half_life_s)
+        for other, (forward, backward) in neighbours(blob).items():
+            after, before = dense[place[item], place[other]], dense[place[other], place[item]]
+            assert forward * scale == pytest.approx(after, rel=1e-5, abs=1e-30)
+            if other != item:  # what comes after itself is counted once
+                assert backward * scale == pytest.approx(before, rel=1e-5, abs=1e-30)
+            pairs += 1
+    assert pairs > 25 * 25
 
 
 def test_blobs_of_different_landmarks_come_together() -> None:

@@ -110,6 +110,30 @@ def test_batch_boundaries_change_nothing() -> None:
     assert len(blobs) == 1
 
 
+def test_two_years_of_rescaling_lose_nothing() -> None:
+    """Counted week by week under moving landmarks = summed at once as of the end."""
+    rng = np.random.default_rng(6)
+    rows = np.zeros(2 * 52 * 40, TRANSITION)
+    rows["item"], rows["weight"] = rng.integers(1, 40, len(rows)), 1.0
+    rows["ts"] = START_S + np.sort(rng.uniform(0, 2 * 365 * 86_400, len(rows)))
+    rows["segment"][:, 0] = rng.choice([WEB, APP], len(rows))
+    counts = SegmentCounts(MODEL)
+    landmarks = []
+    for week in np.array_split(rows, 2 * 52):
+        counts.add(week, NAMES, partition=0, partitions=1)
+        counts = decode_segments(counts.encode(), MODEL)
+        landmarks.append((counts.long_landmark, counts.short_landmark))
+        ts = float(week["ts"][-1])
+        seen = rows[(rows["ts"] <= ts) & (rows["segment"][:, 0] == WEB)]
+        ids, long, short = counts.counts(WEB, ts)
+        for found, half_life_s in ((long, MODEL.trend_long_s), (short, MODEL.trend_short_s)):
+            faded = 0.5 ** ((ts - seen["ts"]) / half_life_s)
+            expected = np.bincount(seen["item"].astype(int), faded, 40)[ids.astype(int)]
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-250)
+    moved = np.subtract(landmarks[-1], landmarks[0])
+    assert moved[0] > 40 and moved[1] > 1_000
+
+
 def test_what_rises_now_goes_before_what_always_sells() -> None:
     rows = np.zeros(80, TRANSITION)
     rows["weight"] = 1.0
