@@ -193,7 +193,7 @@ class Settings(BaseModel):
         0.0, ge=0, le=1, description="share of a list's places that new items get"
     )
     blend_weights: str = Field(
-        "learned", description="of the sources: learned, published or a file of `weights --out`"
+        "learned", description="weights of the sources: learned, published, or those of this file"
     )
     model_file: Path | None = Field(
         None, description="model parameters, as `tune` writes them; default: the published ones"
