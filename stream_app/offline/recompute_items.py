@@ -18,6 +18,7 @@ from stream_app.core.learn import TRANSITION
 from stream_app.core.model import LANDMARK_HALF_LIVES, PREVIOUS_MAX, Model
 from stream_app.core.tables import ITEM, NEIGHBOUR
 
+_EXPONENT_MAX = 1_000  # of two, in a float
 COUNTERS = ("mass", "out", "repeats", "popularity")
 
 
@@ -235,10 +236,12 @@ class ItemPartition:
         n = int(head["neighbours_n"])
         entries = np.frombuffer(blob, NEIGHBOUR, n, ITEM.itemsize)
         step = LANDMARK_HALF_LIVES
-        pair = math.ldexp(1.0, step * (int(head["pair_landmark"]) - self._pair_landmark))
-        popular = math.ldexp(
-            1.0, step * (int(head["popularity_landmark"]) - self._popularity_landmark)
-        )
+        pairs_ahead = int(head["pair_landmark"]) - self._pair_landmark
+        popular_ahead = int(head["popularity_landmark"]) - self._popularity_landmark
+        ahead = max(pairs_ahead, popular_ahead)
+        if step * ahead > _EXPONENT_MAX:
+            return f"it is {ahead} landmarks ahead of the log: learned with another model file?"
+        pair, popular = math.ldexp(1.0, step * pairs_ahead), math.ldexp(1.0, step * popular_ahead)
         for name in COUNTERS:
             stored = float(head[name]) * (popular if name == "popularity" else pair)
             expected = getattr(table, name)

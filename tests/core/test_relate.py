@@ -171,6 +171,18 @@ def test_a_refund_leaves_the_sums_as_if_nothing_had_been_bought() -> None:
         assert one["popularity"][0] == pytest.approx(other["popularity"][0], rel=1e-12)
 
 
+def test_a_recompute_by_another_model_says_so() -> None:
+    related, rows = Related(), moves((2, (1,), START_S, 1.0))
+    related.merge(rows)
+    slow_s = 30 * 365 * 86_400.0
+    for model in (Model(pair_half_life_s=slow_s), Model(popularity_half_life_s=slow_s)):
+        other = ItemPartition(0, 1, model)
+        other.apply(Transitions(0, rows, []))
+        faults = other.differences(related.blobs())
+        assert set(faults) == {1, 2}
+        assert all("another model file?" in said for said in faults.values())
+
+
 def test_what_leaves_the_cart_is_subtracted_from_pairs_and_popularity() -> None:
     log = np.zeros(4, EVENT)
     log["customer"], log["offset"], log["ts"] = 1, np.arange(4), START_S + np.arange(4)
