@@ -172,11 +172,13 @@ def test_a_refund_leaves_the_sums_as_if_nothing_had_been_bought() -> None:
 
 
 def test_a_recompute_by_another_model_says_so() -> None:
-    related, rows = Related(), moves((2, (1,), START_S, 1.0))
-    related.merge(rows)
-    slow_s = 30 * 365 * 86_400.0
-    for model in (Model(pair_half_life_s=slow_s), Model(popularity_half_life_s=slow_s)):
-        other = ItemPartition(0, 1, model)
+    rows, fast_s, slow_s = moves((2, (1,), START_S, 1.0)), 3_600.0, 30 * 365 * 86_400.0
+    for stored_by, log_by in (
+        (Model(pair_half_life_s=fast_s), Model()),
+        (Model(), Model(popularity_half_life_s=slow_s)),
+    ):
+        related, other = Related(stored_by), ItemPartition(0, 1, log_by)
+        related.merge(rows)
         other.apply(Transitions(0, rows, []))
         faults = other.differences(related.blobs())
         assert set(faults) == {1, 2}
