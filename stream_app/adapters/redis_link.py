@@ -198,7 +198,8 @@ class _ClusterLink:
         async with self._free:
             known = self._learned
             try:
-                await self._client.initialize()
+                with _closed_meanwhile():
+                    await self._client.initialize()
                 node = self._node(key)
                 connection = node.acquire_connection()
                 try:
@@ -218,11 +219,17 @@ class _ClusterLink:
                 raise
 
     async def run_everywhere(self, *command: Argument) -> list[Any]:
-        await self._client.initialize()
-        return [
-            await self._client.execute_command(*command, target_nodes=node)
-            for node in self._client.get_primaries()
-        ]
+        known = self._learned
+        try:
+            with _closed_meanwhile():  # by another task that learns the topology anew
+                await self._client.initialize()
+                return [
+                    await self._client.execute_command(*command, target_nodes=node)
+                    for node in self._client.get_primaries()
+                ]
+        except (RedisConnectionError, RedisTimeoutError):
+            await self._learn_anew(known)
+            raise
 
     def _node(self, key: bytes) -> ClusterNode:
         node = self._client.get_node_from_key(key)  # type: ignore[arg-type]  # takes bytes as well

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -191,6 +191,26 @@ async def test_a_connection_that_another_task_closed_is_no_end(store: RedisStore
     await asyncio.gather(learns_anew(), *map(works, claims))
     found = await store.load(USERS, list(PARTITIONS), [b"anna"] * len(claims))
     assert found == [b"a29"] * len(claims)
+
+
+async def test_a_check_outlives_connections_that_another_task_closed(store: RedisStore) -> None:
+    client = store._link._client  # type: ignore[attr-defined]
+    answered = 0
+
+    async def checks() -> None:
+        nonlocal answered
+        for _ in range(200):
+            with suppress(StoreUnavailable):  # the worker tries again
+                await store.check()
+                answered += 1
+
+    async def learns_anew() -> None:
+        for _ in range(60):
+            await client.aclose()
+            await asyncio.sleep(0.003)
+
+    await asyncio.gather(learns_anew(), *(checks() for _ in range(3)))
+    assert answered and len(await store.check()) == 3, "and nothing is left of it"
 
 
 @pytest.mark.slow
