@@ -57,7 +57,9 @@ GROUPS_AT_A_TIME, AHEAD_RECORDS = 8, 1_000
 
 
 class Learn:
-    """The LEARN stage. One batch of a partition at a time; partitions may run side by side."""
+    """The LEARN stage. Partitions run side by side; a partition's batch may begin when the one
+    before is ``stored``.
+    """
 
     def __init__(
         self,

@@ -173,7 +173,7 @@ class Dispatcher:
 
     async def _work(self, lane: Lane, before: asyncio.Future[Any] | None) -> None:
         if before is not None:
-            await asyncio.wait([before])  # never two handler calls for one partition
+            await asyncio.wait([before])  # a lane's calls have ended before the next lane's begin
         every_s = self._stages[lane.partition[0]].every_s
         calls: list[asyncio.Task[None]] = []  # what is under way, in order: two at most
         try:

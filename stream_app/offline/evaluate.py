@@ -86,6 +86,16 @@ class Question:
             return alone
         return alone | {WITHOUT + name: frozenset(names) - {name} for name in names}
 
+    def engine(self, settings: Settings, model: Model | None) -> Engine:
+        """What ranks with the blend, then with each variant; not started."""
+        return Engine(
+            settings,
+            list_size=self.k,
+            rules=self.rules(),
+            sources=[self.sources, *self.variants(settings).values()],
+            model=model,
+        )
+
     def rules(self) -> Rules:
         """What may be listed."""
         return make_rules(
@@ -193,14 +203,7 @@ async def evaluate(
     model: Model | None = None,
 ) -> dict[str, Any]:
     """Measures of the model on ``test`` after learning ``train``; keys as ``evaluate`` prints."""
-    variants = question.variants(settings)
-    engine = Engine(
-        settings,
-        list_size=question.k,
-        rules=question.rules(),
-        sources=[question.sources, *variants.values()],
-        model=model,
-    )
+    engine = question.engine(settings, model)
     await engine.start()
     describer = Describer()
     rows = await learn(engine, train, question.group, describer)
@@ -208,7 +211,7 @@ async def evaluate(
     groups = {keys[row] for row in rows}
     known = Counter(stable_hash(train.item_id[row] or "") for row in rows)
     predictions = await _test(engine, test, question, groups, known, describer)
-    result = _report(predictions, question, list(variants), known)
+    result = _report(predictions, question, list(question.variants(settings)), known)
     result["diversity"] = engine.diversity(predictions.lists[:: len(predictions.lists) // 500 + 1])
     ratings = rating_errors(
         _ratings(train, question.group),

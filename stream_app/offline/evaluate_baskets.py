@@ -69,14 +69,7 @@ async def evaluate_baskets(
         raise ConfigurationError(
             "--basket: needs --group user_id and files whose session_id says what was one basket"
         )
-    variants = question.variants(settings)
-    engine = Engine(
-        settings,
-        list_size=question.k,
-        rules=question.rules(),
-        sources=[question.sources, *variants.values()],
-        model=model,
-    )
+    engine = question.engine(settings, model)
     await engine.start()
     describer = Describer()
     rows = await learn(engine, train, question.group, describer)
@@ -89,7 +82,7 @@ async def evaluate_baskets(
             "nothing to evaluate: no customer with an earlier event begins a basket in the test"
             " part; choose another --split or --targets"
         )
-    return _report(found, question, list(variants), known)
+    return _report(found, question, list(question.variants(settings)), known)
 
 
 async def _test(

@@ -53,9 +53,15 @@ class Scene:
         found = self.run.tape.batch(CLICKS, 0, start, start + STEP_EVENTS)
         return replace(found, stored=lambda: self.heard.append(f"{number} stored"))
 
-    def process(self, batch: RawBatch) -> asyncio.Task[None]:
-        """Begin to handle it."""
-        return asyncio.create_task(self.stages.learn.process(batch))
+    async def both(self) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
+        """Begin, and let two batches go as far as they can; lists are held up."""
+        await self.begin()
+        first = asyncio.create_task(self.stages.learn.process(self.batch(0)))
+        await settled()
+        assert self.heard == ["0 stored"] and not first.done()
+        second = asyncio.create_task(self.stages.learn.process(self.batch(1)))
+        await settled()
+        return first, second
 
 
 async def settled() -> None:
@@ -71,12 +77,7 @@ def versions(run: Run) -> list[int]:
 
 async def test_the_next_batch_is_computed_and_waits_with_its_commit() -> None:
     scene = Scene()
-    await scene.begin()
-    first = scene.process(scene.batch(0))
-    await settled()
-    assert scene.heard == ["0 stored"] and not first.done()
-    second = scene.process(scene.batch(1))
-    await settled()
+    first, second = await scene.both()
     assert scene.log.asked == 1, "the second has not published"
     claim = await scene.run.state.claim(USERS, 0)
     assert claim.cursor == STEP_EVENTS, "nor committed: the outbox is that of the first"
@@ -89,11 +90,7 @@ async def test_the_next_batch_is_computed_and_waits_with_its_commit() -> None:
 
 async def test_lists_are_published_in_order() -> None:
     scene = Scene()
-    await scene.begin()
-    first = scene.process(scene.batch(0))
-    await settled()
-    second = scene.process(scene.batch(1))
-    await settled()
+    first, second = await scene.both()
     scene.log.open.set()
     await asyncio.gather(first, second)
     assert scene.heard == ["0 stored", "1 stored"]
@@ -105,11 +102,7 @@ async def test_lists_are_published_in_order() -> None:
 
 async def test_what_could_not_be_published_is_not_overwritten() -> None:
     scene = Scene()
-    await scene.begin()
-    first = scene.process(scene.batch(0))
-    await settled()
-    second = scene.process(scene.batch(1))
-    await settled()
+    first, second = await scene.both()
     scene.log.error = ValueError("a list that no log takes")
     scene.log.open.set()
     found = await asyncio.gather(first, second, return_exceptions=True)

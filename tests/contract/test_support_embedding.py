@@ -22,14 +22,14 @@ from stream_app.core.knowledge import Entry, Knowledge
 from stream_app.core.support import Embed, SupportModel
 from stream_app.errors import ConfigurationError
 from stream_app.offline.answers import found
-from stream_app.offline.tables import Table, read_table
+from stream_app.offline.tables import Table
 from stream_app.ports import RawBatch
 from stream_app.settings import Settings
 from stream_app.support_embedding import BATCH_MAX, StaticEmbedding, load_embedding
 from stream_app.support_knowledge import KnowledgeBase
 from stream_app.worker import Worker
+from tests.messages import shared, shuffled
 
-MESSAGES = Path(__file__).parents[3] / "shared/data/support_intents.csv.gz"
 SYNONYMS = ["parcel package shipment", "refund reimbursement cashback", "shop store boutique"]
 FILE = [
     Entry("parcel", "parcel", "Follow the link in our mail."),
@@ -210,13 +210,9 @@ def test_the_packaged_vectors_are_english_and_need_no_network(
     assert "wordllama" not in sys.modules  # it would set up logging
 
 
-shared = pytest.mark.skipif(not MESSAGES.exists(), reason="shared/data is not there: no messages")
-
-
 @pytest.fixture(scope="module")
 def table() -> Table:
-    whole = read_table(MESSAGES)
-    return whole.take(np.random.default_rng(0).permutation(len(whole)).tolist())
+    return shuffled()
 
 
 @shared

@@ -1,7 +1,6 @@
 """The support model: many intents from few messages, spelling, languages, scope, corrections."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,8 @@ from stream_app.core import support
 from stream_app.core.classification_metrics import accuracy, auc
 from stream_app.core.support import SupportModel, message_chars_max, normalised
 from stream_app.offline.fit import fit_support
-from stream_app.offline.tables import Table, read_table
-
-MESSAGES = Path(__file__).parents[3] / "shared/data/support_intents.csv.gz"
+from stream_app.offline.tables import Table
+from tests.messages import shared, shuffled
 
 VERBS = ["cancel", "track", "change", "return", "pay for"]
 THINGS = ["order", "invoice", "account", "address", "subscription", "voucher"]
@@ -129,13 +127,9 @@ def test_a_huge_message_is_cut_before_it_costs_anything() -> None:
     assert len(normalised("x" * 10_000_000)) == message_chars_max
 
 
-shared = pytest.mark.skipif(not MESSAGES.exists(), reason="shared/data is not there: no messages")
-
-
 @pytest.fixture(scope="module")
 def table() -> Table:
-    whole = read_table(MESSAGES)
-    return whole.take(np.random.default_rng(0).permutation(len(whole)).tolist())
+    return shuffled()
 
 
 @shared
