@@ -106,6 +106,15 @@ def _remember_bought(user: Row, item: int, ts: float) -> float:
 
 
 @kernel
+def given_back_ts(user: Row, event: Row) -> float:
+    """When what a refund gives back was bought last; 0 of other events, or when nobody knows."""
+    if event.kind != _REFUND or event.item == 0:
+        return 0.0
+    at = index_of(user.bought_item, user.bought_n, event.item)
+    return float(user.bought_ts[at]) if at >= 0 else 0.0
+
+
+@kernel
 def keep_books(user: Row, event: Row) -> float:
     """Cart and purchases; returns the seconds since an item bought again was bought before."""
     kind, elapsed_s = event.kind, 0.0

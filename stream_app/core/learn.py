@@ -14,6 +14,7 @@ from stream_app.core.customer import (
     add_to_vector,
     append_event,
     decay_vector,
+    given_back_ts,
     keep_books,
     note_category,
     note_event,
@@ -143,35 +144,48 @@ def _set_previous(user: Row, at: int, ts: float, d: int, out: Row) -> None:
 
 
 @kernel
-def _retract(user: Row, event: Row, weight: float, out: NDArray[np.void], n: int) -> int:
-    """Take back the latest matching event as it was learned: same neighbours, same time."""
+def _say(event: Row, ts: float, weight: float, out: Row) -> None:
+    """What the event says of its item alone, as of ``ts``."""
+    out.item = event.item
+    out.ts = ts
+    out.offset = event.offset
+    out.weight = weight
+    copy_into(out.segment, event.segment)
+
+
+@kernel
+def _retract(
+    user: Row, event: Row, weight: float, bought_ts: float, out: NDArray[np.void], n: int
+) -> int:
+    """Take back the latest matching event as it was learned: same neighbours, same time.
+
+    Of a purchase that is no longer among the recent events, but remembered as of ``bought_ts``,
+    what the item itself got: its neighbours are forgotten.
+    """
     taken_back = _PURCHASE if event.kind == _REFUND else _ADD
     for k in range(signed(user.ring_n) - 1, -1, -1):
         if user.ring_item[k] == event.item and user.ring_kind[k] & 0x7F == taken_back:
-            out[n].item = event.item
             at = k
             for d in range(PREVIOUS_MAX):
                 at = -1 if at < 0 or user.ring_kind[at] & FIRST_OF_SESSION else at - 1
                 _set_previous(user, at, float(user.ring_ts[k]), d, out[n])
-            out[n].ts = float(user.ring_ts[k])
-            out[n].offset = event.offset
-            out[n].weight = weight
-            copy_into(out[n].segment, event.segment)
+            _say(event, float(user.ring_ts[k]), weight, out[n])
             user.ring_kind[k] = _VIEW | (user.ring_kind[k] & FIRST_OF_SESSION)  # taken back once
             return n + 1
+    if bought_ts > 0.0:
+        for d in range(PREVIOUS_MAX):
+            _set_previous(user, -1, bought_ts, d, out[n])
+        _say(event, bought_ts, weight, out[n])
+        return n + 1
     return n
 
 
 @kernel
 def _transition(user: Row, event: Row, weight: float, out: Row) -> None:
-    out.item = event.item
     for d in range(PREVIOUS_MAX):
         at = signed(user.ring_n) - 1 - d if d < user.session_n else -1
         _set_previous(user, at, event.ts, d, out)
-    out.ts = event.ts
-    out.offset = event.offset
-    out.weight = weight
-    copy_into(out.segment, event.segment)
+    _say(event, event.ts, weight, out)
 
 
 @kernel
@@ -312,12 +326,13 @@ def learn_events(
         _enter_session(user, event, model, plan)
         decay_vector(user, event.ts - user.last_ts, model.vector_half_life_s)
         returning = chosen and _is_in_session(user, event.item)
+        bought_ts = given_back_ts(user, event)  # books forget what was given back
         _keep_books(user, event, cycles[homes[e]], learn_globals)
         if chosen:
             _choose(user, part, event, weight, learn_globals, snapshots[e], out[n])
             n += 1
         elif event.item != 0 and weight < 0.0:
-            n = _retract(user, event, weight, out, n)
+            n = _retract(user, event, weight, bought_ts, out, n)
         if event.item != 0 and weight != 0.0:
             _weigh(user, event, weight, snapshots[e])
         _take_step(user, part, event, returning, plan)

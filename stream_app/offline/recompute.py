@@ -139,6 +139,7 @@ class Customers:
         fade(who, ts, self.model)
         visits = who.visits[len(who.visits) - who.in_session :]
         session_items = [visit.item for visit in visits]
+        bought_ts = who.bought.get(item, 0) if kind == "refund" else 0
         keep_books(who, kind, item, value, ts)
         if kind == "search":
             who.query = [word for word in query if word]
@@ -152,7 +153,7 @@ class Customers:
                 run = who.category_views if category == who.category else 0
                 who.category, who.category_views = category, min(run + 1, 255)
         elif item and weight < 0:
-            self._take_back(who, kind, item, offset, weight, tuple(segment))
+            self._take_back(who, kind, item, offset, weight, tuple(segment), bought_ts)
         if item and weight:
             like(who, item, weight)
         self._step(
@@ -269,7 +270,9 @@ class Customers:
         offset: int,
         weight: float,
         segment: tuple[int, ...],
+        bought_ts: float,
     ) -> None:
+        """With its pairs if it is among the recent events, else as far as ``bought_ts`` tells."""
         for at in reversed(range(len(who.visits))):
             visit = who.visits[at]
             if (visit.item, visit.kind) == (item, _TAKES_BACK[kind]):
@@ -279,6 +282,8 @@ class Customers:
                 self._moves.append(move)
                 visit.kind = "view"
                 return
+        if bought_ts:
+            self._moves.append((item, [], float(bought_ts), offset, weight, segment))
 
 
 def recomputed(

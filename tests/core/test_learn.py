@@ -23,7 +23,7 @@ from stream_app.core.model import (
 from stream_app.core.state import decode_users, new_partition, new_users
 from stream_app.offline.recompute import recomputed
 from stream_app.offline.recompute_customers import books
-from tests.core.logs import JOURNEY, START_S, Stream, cuts, logs, pieces
+from tests.core.logs import JOURNEY, START_S, Related, Stream, cuts, logs, pieces
 
 WEIGHT = {name: float(KIND_WEIGHTS[number]) for name, number in KIND.items()}
 
@@ -148,6 +148,35 @@ def test_a_refund_takes_back_the_pairs_of_its_purchase_and_no_others() -> None:
     assert taken_back["gap_s"].tolist() == bought["gap_s"].tolist()
     assert len(learned.transitions) == 5, "the second refund has nothing left to take back"
     assert states(stream)["bought_n"].tolist() == [0]
+
+
+@pytest.mark.parametrize("views", [3, 40])
+def test_a_refund_takes_popularity_back_however_many_events_came_between(views: int) -> None:
+    week = START_S + 7 * 86_400.0
+    between = [{"item": 100 + k, "ts": START_S + 60.0 + k} for k in range(views)]
+    stream = Stream()
+    log = events(
+        {"item": 5},
+        {"item": 7, "ts": START_S + 9.5, "kind": "purchase", "value": 20.0},
+        *between,
+        {"item": 7, "ts": week, "kind": "refund", "value": 20.0},
+        {"item": 7, "ts": week + 5, "kind": "refund", "value": 20.0},
+    )
+    learned = stream.learn(log)
+    assert len(learned.transitions) == 2 + views + 1, "once"
+    (taken_back,) = learned.transitions[-1:]
+    assert taken_back["previous"].tolist() == ([5, 0, 0] if views < RING_MAX else [0, 0, 0])
+    assert (taken_back["item"], taken_back["ts"]) == (7, START_S + 9.0), "as of the purchase"
+    assert taken_back["weight"] == -WEIGHT["purchase"]
+    related = Related()
+    related.merge(learned.transitions)
+    tables = related.tables
+    bought, viewed = tables.ensure(np.array([7, 5], np.uint64)).tolist()
+    popularity = tables.nodes["popularity"]
+    assert abs(popularity[bought]) < 1e-4 * popularity[viewed]
+    again = recomputed([], JOURNEY)
+    again.apply(log)
+    assert again.transitions().tobytes() == learned.transitions.tobytes()
 
 
 def test_a_transition_tells_how_long_ago_each_item_was_in_whole_seconds() -> None:
