@@ -101,11 +101,11 @@ async def measure(
     stages = compose(
         settings, store=store, public=store, log=_BothLogs(kafka, memory), clock=time.time
     )
-    lists = [0]
+    lists: list[int] = []  # of each batch: the scoring that was measured last began with it
     rank = Ranker.rank
 
     def counted(self: Ranker, users: Any, rows: Any, *rest: Any, **options: Any) -> Any:
-        lists[0] += len(rows)
+        lists.append(len(rows))
         return rank(self, users, rows, *rest, **options)
 
     setattr(Ranker, "rank", counted)  # noqa: B010  # as the timers do
@@ -119,7 +119,8 @@ async def measure(
         for number, raw in enumerate(ready):
             if number == counted_from:
                 timers.reset()
-                lists[0] = done = 0
+                lists.clear()
+                done = 0
             await stages.learn.process(raw)
             done += len(raw)
             if number % load.partitions == load.partitions - 1:
@@ -133,7 +134,8 @@ async def measure(
     return {
         "events": done,
         "batch": batch,
-        "lists": lists[0],
+        "lists": sum(lists),
+        "prediction_us_of_batches": _each(timers.cpu_calls_s["LEARN > score"], lists),
         "stages": [
             {
                 "stage": stage,
@@ -146,6 +148,11 @@ async def measure(
             if timers.calls[stage]
         ],
     }
+
+
+def _each(cpu_s: Sequence[float], lists: Sequence[int]) -> list[float]:
+    """Microseconds of a list, batch by batch."""
+    return [round(seconds / n * 1e6, 3) for seconds, n in zip(cpu_s, lists, strict=True) if n]
 
 
 def _running(ready: Sequence[RawBatch]) -> list[int]:

@@ -28,10 +28,11 @@ class Timers:
         self.wall_s: dict[str, float] = defaultdict(float)
         self.cpu_s: dict[str, float] = defaultdict(float)
         self.calls: dict[str, int] = defaultdict(int)
+        self.cpu_calls_s: dict[str, list[float]] = defaultdict(list)  # of each call
 
     def reset(self) -> None:
         """Forget what was measured: the warm-up is over."""
-        for totals in (self.wall_s, self.cpu_s, self.calls):
+        for totals in (self.wall_s, self.cpu_s, self.calls, self.cpu_calls_s):
             totals.clear()
 
     @contextmanager
@@ -41,8 +42,10 @@ class Timers:
         try:
             yield
         finally:
+            cpu_s = time.process_time() - cpu
             self.wall_s[stage] += time.perf_counter() - wall
-            self.cpu_s[stage] += time.process_time() - cpu
+            self.cpu_s[stage] += cpu_s
+            self.cpu_calls_s[stage].append(cpu_s)
             self.calls[stage] += 1
 
     def patch(self, owner: Any, name: str, stage: str) -> None:
