@@ -113,6 +113,7 @@ async def ready(view: Any, _request: Any) -> Any:
 
 async def prepare() -> None:
     """Have every kernel ready before the worker joins its group; other commands need none."""
+    await worker.check_sources()
     await asyncio.to_thread(worker.prepare)
     hold_back("aiokafka")
     log.info("preparing kernels: minutes where they must be compiled first, else seconds")

@@ -52,18 +52,18 @@ class Books(msgspec.Struct):
         """As stored with every commit."""
         return msgspec.msgpack.encode(self)
 
+    def outcomes(self) -> dict[str, int]:
+        """What became of the records; adds up to the cursor."""
+        return {
+            "applied": self.applied,
+            "rejected": self.repeated,
+            "dead_lettered": self.dead_lettered,
+            "skipped": self.skipped,
+        }
+
     def accounts(self, cursor: int, **more: int) -> bytes:
-        """What ``check`` and ``verify`` read: the counters add up to ``cursor``."""
-        return orjson.dumps(
-            {
-                "cursor": cursor,
-                "applied": self.applied,
-                "rejected": self.repeated,
-                "dead_lettered": self.dead_lettered,
-                "skipped": self.skipped,
-                **more,
-            }
-        )
+        """What ``check`` and ``verify`` read."""
+        return orjson.dumps({"cursor": cursor, **self.outcomes(), **more})
 
 
 def decoded(

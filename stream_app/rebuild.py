@@ -77,7 +77,9 @@ async def rebuilt(settings: Settings, *, keep_old: bool, say: Say) -> Rebuilt:
         store = redis_store(settings, generation=new)
         before = redis_store(settings, generation=old)
         silent = _Silent()
-        quiet = settings.model_copy(update={"refresh_s": SILENT_REFRESH_S})
+        # Nothing is copied: the clickstream has it, or will have it from the workers.
+        given = {"refresh_s": SILENT_REFRESH_S, "source_topics": ""}
+        quiet = settings.model_copy(update=given)
         worker = Worker(quiet, store=store, public=silent, log=silent)
         try:
             records, epochs = await _replayed(worker, say)

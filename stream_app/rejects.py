@@ -6,7 +6,9 @@ from stream_app.events import Reject
 from stream_app.ports import Log, RawBatch, Record
 from stream_app.retrying import retrying
 
-WITHHELD = "(withheld: customers go by pseudonyms)"
+WITHHELD = "(withheld: "  # how the detail of a letter begins that does not repeat the record
+_OF_PSEUDONYMS = f"{WITHHELD}customers go by pseudonyms)"
+LETTER_BYTES_MAX = 4_000_000  # what surely fits; other people's topics may have larger records
 _LENIENT = "utf-8", "backslashreplace"
 
 
@@ -23,25 +25,32 @@ async def dead_letter(
 
     They go to the partition of the batch's number, or to ``partition``. A crash in between sends
     them again; (topic, partition, offset) in the headers tells them apart. ``withheld``: what the
-    record says stays where it came from, as it may name a customer; the headers tell where.
+    record says stays where it came from, as it may name a customer; the headers tell where. So
+    does what is too large to be sent.
     """
     if not rejects:
         return
-    source = batch.topic.encode(), str(batch.partition).encode()
-    records = [
-        Record(
-            None if withheld else batch.keys[reject.row],
-            b"" if withheld else batch.values[reject.row],
-            (
-                *(() if withheld else batch.headers[reject.row]),
-                ("topic", source[0]),
-                ("partition", source[1]),
-                ("offset", str(batch.offsets[reject.row]).encode()),
-                ("reason", reject.reason.encode()),
-                ("detail", (WITHHELD if withheld else reject.detail).encode(*_LENIENT)),
-            ),
-        )
-        for reject in rejects
-    ]
+    records = [_letter(batch, reject, withheld=withheld) for reject in rejects]
     target = batch.partition if partition is None else partition
     await retrying(lambda: log.send(topic, target, records), f"dead-lettering to {topic}")
+
+
+def _letter(batch: RawBatch, reject: Reject, *, withheld: bool) -> Record:
+    row = reject.row
+    key, value, headers = batch.keys[row], batch.values[row], batch.headers[row]
+    detail = _OF_PSEUDONYMS if withheld else reject.detail
+    size = len(key or b"") + len(value or b"") + sum(len(n) + len(said) for n, said in headers)
+    if size > LETTER_BYTES_MAX and not withheld:
+        withheld, detail = True, f"{WITHHELD}{size} bytes are too many for this topic)"
+    return Record(
+        None if withheld else key,
+        b"" if withheld else value,
+        (
+            *(() if withheld else headers),
+            ("topic", batch.topic.encode()),
+            ("partition", str(batch.partition).encode()),
+            ("offset", str(batch.offsets[row]).encode()),
+            ("reason", reject.reason.encode()),
+            ("detail", detail.encode(*_LENIENT)),
+        ),
+    )

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -12,16 +12,17 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from stream_app.errors import ConfigurationError
+from stream_app.setting_lists import TOPIC, cycles_of, formats_of, known_sources_of, names_of
 
 PREFIX = "STREAM_APP_"
 CONSOLE_TOKEN_CHARS_MIN = 12
-TOPIC = r"^[\w.-]{1,200}$"  # what a topic may be called
-EXTRA_SOURCES = frozenset("content embedding user_knn segment trending".split())
+Format = Literal["own", "ga4", "segment", "snowplow", "retailrocket"]
 RECORD_BYTES_MAX = 4_194_304  # of our own topics: a batch of transitions with all its names
 
 
@@ -60,7 +61,7 @@ class Settings(BaseModel):
         "stream_app", pattern=r"^[\w.-]{1,100}$", description="Faust app and consumer group"
     )
     clickstream_topic: str = Field("clickstream", pattern=TOPIC, description="events")
-    event_format: Literal["own", "ga4", "segment", "snowplow", "retailrocket"] = Field(
+    event_format: Format = Field(
         "own", description="of clickstream records whose headers name none (docs/events.md)"
     )
     cooccurrence_topic: str = Field(
@@ -98,6 +99,9 @@ class Settings(BaseModel):
     )
     support_knowledge_topic: str = Field(
         "support-knowledge", pattern=TOPIC, description="questions with their answers, by id"
+    )
+    source_topics: str = Field(  # after our own, none of which it may name
+        "", description="topics to copy to the clickstream: web=ga4,app=segment (docs/events.md)"
     )
     clickstream_partitions: int = Field(4, ge=1, le=10_000, description="of events and lists")
     cooccurrence_partitions: int = Field(4, ge=1, le=10_000, description="of item state")
@@ -267,24 +271,20 @@ class Settings(BaseModel):
     @field_validator("repurchase_days")
     @classmethod
     def _cycles(cls, value: str) -> str:
-        for part in value.split(","):
-            name, _, days = part.rpartition("=")
-            try:
-                fine = not part.strip() or (bool(name.strip()) and 0.0 <= float(days) <= 36_500)
-            except ValueError:
-                fine = False
-            if not fine:
-                raise ValueError(f"{part.strip()!r} must look like Category=days")
+        cycles_of(value)
+        return value
+
+    @field_validator("source_topics")
+    @classmethod
+    def _others_topics(cls, value: str, info: ValidationInfo) -> str:
+        own = {topic for name, topic in info.data.items() if name.endswith("_topic")}
+        formats_of(value, get_args(Format), own)
         return value
 
     @field_validator("extra_sources")
     @classmethod
     def _known_sources(cls, value: str) -> str:
-        unknown = {name.strip() for name in value.split(",") if name.strip()} - EXTRA_SOURCES
-        if unknown:
-            raise ValueError(
-                f"{', '.join(sorted(unknown))}: use {', '.join(sorted(EXTRA_SOURCES))}"
-            )
+        known_sources_of(value)
         return value
 
     @model_validator(mode="after")
@@ -305,21 +305,20 @@ class Settings(BaseModel):
         return self
 
     def repurchase_cycles(self) -> dict[str, float]:
-        """Days by category.
+        """Days by category."""
+        return cycles_of(self.repurchase_days)
 
-        >>> Settings(repurchase_days="Coffee=21, Pets/Food=30").repurchase_cycles()
-        {'Coffee': 21.0, 'Pets/Food': 30.0}
-        """
-        pairs = (part.rpartition("=") for part in self.repurchase_days.split(",") if part.strip())
-        return {name.strip(): float(days) for name, _, days in pairs}
+    def source_formats(self) -> dict[str, str]:
+        """The format of each topic in ``source_topics``."""
+        return formats_of(self.source_topics, get_args(Format), ())
 
     def excluded(self) -> list[str]:
         """Ids of items never to list."""
-        return [part.strip() for part in self.excluded_items.split(",") if part.strip()]
+        return names_of(self.excluded_items)
 
     def sources_given(self) -> frozenset[str]:
         """The names in ``extra_sources``."""
-        return frozenset(name.strip() for name in self.extra_sources.split(",") if name.strip())
+        return known_sources_of(self.extra_sources)
 
     @property
     def bootstrap(self) -> str:

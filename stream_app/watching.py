@@ -17,7 +17,7 @@ def watch(app: Any, worker: Worker) -> None:
         accounts=worker.accounts,
         sizes=worker.sizes,
         outcomes=lambda: outcomes(worker.stages.learn),
-        ignored=lambda: worker.stages.learn.ignored,
+        ignored=worker.ignored,
         version=_release(),
     )
     worker.metrics.registry.register(standing)

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import NamedTuple, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import orjson
@@ -19,12 +19,15 @@ from stream_app.adapters.topics import TopicSpec, check_partitions
 from stream_app.adapters.tracing import Tracing
 from stream_app.broadcasts import Broadcasts
 from stream_app.composition import Stages, compose
+from stream_app.copying import Copy
 from stream_app.errors import StoreUnavailable
 from stream_app.following import Follower
 from stream_app.journeys import load_journey
-from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, Claim, Log, PublicKeys, RawBatch
+from stream_app.keeping import HasBooks, Kept
+from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, Log, PublicKeys, RawBatch
 from stream_app.retrying import retrying
 from stream_app.settings import RECORD_BYTES_MAX, Settings
+from stream_app.source_topics import check_sources, committed_by_group
 from stream_app.stocking import STOCK
 from stream_app.support_embedding import load_embedding
 from stream_app.support_files import fit_model, read_knowledge, read_rules
@@ -159,34 +162,6 @@ def _support_topics(settings: Settings, followed: Mapping[str, str]) -> list[Top
     ]
 
 
-class HasCursor(Protocol):
-    """A partition that a stage owns."""
-
-    @property
-    def cursor(self) -> int | None: ...
-    @property
-    def claim(self) -> Claim: ...
-
-
-class Keeper(Protocol):
-    """A stage: it owns partitions of one topic, whose cursors are in the store."""
-
-    @property
-    def owned(self) -> Mapping[int, HasCursor]: ...
-    async def process(self, batch: RawBatch) -> None: ...
-    async def assign(self, partition: int) -> int | None: ...
-    def revoke(self, partition: int) -> None: ...
-
-
-class Kept(NamedTuple):
-    """A stage with its name, its topic and its state space."""
-
-    name: str
-    topic: str
-    space: str
-    keeper: Keeper
-
-
 class Worker:
     """Holds the stages and adapters of one Faust worker; its methods are the transport's hooks."""
 
@@ -240,6 +215,12 @@ class Worker:
                 (settings.support_knowledge_topic, self.support.apply_knowledge),
             ):
                 followers.append(Follower(topic, apply, settings, log, public))
+        committed = committed_by_group(settings, security(settings))
+        self.copies = [
+            Copy(settings, topic, store=measured, log=log, committed=committed)
+            for topic in settings.source_formats()
+        ]
+        self.kept += [Kept(copy.name, copy.topic, copy.space, copy) for copy in self.copies]
         self.broadcasts = Broadcasts(settings, self.stages, security(settings), followers)
         self._by_topic = {kept.topic: kept for kept in self.kept}
         self.timers = Timers(
@@ -279,18 +260,23 @@ class Worker:
         for p, owned in self.stages.learn.owned.items():
             outcomes = {name: int(owned.partition[name][0]) for name in names}
             yield Accounts("learn", p, owned.cursor or 0, outcomes)
-        for q, held in self.stages.relate.owned.items():
-            meta = held.meta
-            counts = (meta.applied, meta.repeated, meta.dead_lettered, meta.skipped)
-            yield Accounts("relate", q, held.cursor or 0, dict(zip(names, counts, strict=True)))
-        for q, stock in self.stages.stock.owned.items():
-            sold = stock.meta
-            counts = (sold.applied, sold.repeated, sold.dead_lettered, sold.skipped)
-            yield Accounts("stock", q, stock.cursor or 0, dict(zip(names, counts, strict=True)))
-        for p, asked in self.support.owned.items() if self.support else ():
-            told = asked.meta
-            counts = (told.applied, told.repeated, told.dead_lettered, told.skipped)
-            yield Accounts("support", p, asked.cursor or 0, dict(zip(names, counts, strict=True)))
+        others: list[tuple[str, Mapping[int, HasBooks]]] = [
+            ("relate", self.stages.relate.owned),
+            ("stock", self.stages.stock.owned),
+            *((copy.name, copy.owned) for copy in self.copies),
+        ]
+        if self.support is not None:
+            others.append(("support", self.support.owned))
+        for stage, held in others:
+            for p, one in held.items():
+                yield Accounts(stage, p, one.cursor or 0, one.meta.outcomes())
+
+    def ignored(self) -> Counter[str]:
+        """Well-formed records that mean nothing here, by the name of their event."""
+        found = Counter(self.stages.learn.ignored)
+        for copy in self.copies:
+            found.update(copy.formats.ignored)
+        return found
 
     def sizes(self) -> dict[str, int]:
         """Entries of this worker's tables and caches."""
@@ -334,6 +320,11 @@ class Worker:
             brokers=self.settings.bootstrap.split(","),
             security=security(self.settings),
         )
+
+    async def check_sources(self) -> None:
+        """Stop the start where a topic to copy is missing."""
+        given = self.settings
+        await retrying(lambda: check_sources(given, security(given)), "looking for source topics")
 
     async def _assign(self, topic: str, partition: int) -> int | None:
         offset = await self._by_topic[topic].keeper.assign(partition)

@@ -21,7 +21,8 @@ LAYERS: dict[str, tuple[str, str]] = {
     "errors": ("", ""),
     "hashing": ("", "xxhash"),
     "ports": ("errors", ""),
-    "settings": ("errors", "pydantic"),
+    "setting_lists": ("", ""),
+    "settings": ("errors setting_lists", "pydantic"),
     "telemetry": ("", ""),
     "logs": ("", "orjson"),
     "core": ("errors", "numpy scipy numba"),
@@ -48,7 +49,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "pseudonyms": ("errors hashing", ""),
     "aliases": ("core.model hashing pseudonyms wire wire_columns", "msgspec numpy"),
     "rotating": ("customers events hashing ports retrying", "numpy"),
-    "formats": ("errors ports core.model wire", "msgspec orjson"),
+    "formats": ("errors ports core.model hashing wire", "msgspec orjson"),
     "searches": ("core", "numpy"),
     "events": (
         "aliases pseudonyms codec errors formats ports searches settings core hashing"
@@ -128,6 +129,12 @@ LAYERS: dict[str, tuple[str, str]] = {
         "books errors ports settings events codec core hashing pipeline rejects retrying sales",
         "numpy orjson msgspec",
     ),
+    "keeping": ("books ports", ""),
+    "copying": (
+        "adapters.partitioning books errors events formats ports rejects retrying settings wire",
+        "msgspec",
+    ),
+    "source_topics": ("adapters copying settings", ""),
     "supporting": (
         "hashing pseudonyms books errors ports settings events core pipeline rejects retrying"
         " support_knowledge",
@@ -150,8 +157,9 @@ LAYERS: dict[str, tuple[str, str]] = {
         "numpy orjson",
     ),
     "worker": (
-        "errors ports settings broadcasts composition following journeys pipeline retrying stocking"
-        " supporting support_embedding support_files support_knowledge timers adapters",
+        "errors ports settings broadcasts composition copying following journeys keeping pipeline"
+        " retrying source_topics stocking supporting support_embedding support_files"
+        " support_knowledge timers adapters",
         "orjson",
     ),
     "rebuild": ("ports settings adapters worker", ""),

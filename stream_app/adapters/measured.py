@@ -70,7 +70,7 @@ class MeasuredStore(_Measured):
 
 
 def _place(claim: Claim) -> tuple[str, int]:
-    return STAGES.get(claim.space, claim.space), claim.partition
+    return STAGES.get(claim.space, claim.space.removesuffix(":")), claim.partition
 
 
 class MeasuredPublic(_Measured):

@@ -138,6 +138,66 @@ async def check_partitions(
         spec.check(found[spec.name])
 
 
+async def check_there(
+    names: Sequence[str],
+    *,
+    setting: str,
+    brokers: Sequence[str],
+    security: Security | None = None,
+    timeout_ms: int = 10_000,
+) -> None:
+    """Raise ``ConfigurationError`` when a topic that ``setting`` names is not there.
+
+    It asks for all topics: brokers may make one that is asked for by its name.
+    """
+    if not names:
+        return
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap_servers(brokers),
+        request_timeout_ms=timeout_ms,
+        **(security or Security()).client_arguments(),
+    )
+    try:
+        await admin.start()
+        missing = sorted(set(names) - set(await admin.list_topics()))
+    except (KafkaError, TimeoutError, OSError) as exc:
+        raise translated(exc, f"cannot list the topics at {list(brokers)}") from exc
+    finally:
+        await uncancelled(admin.close())
+    if missing:
+        raise ConfigurationError(
+            f"{setting}: no topic {', '.join(missing)} is there, or may be read by this principal;"
+            " it is not ours to make: correct the name, grant Read, or let its owner create it"
+        )
+
+
+async def committed_offset(
+    group: str,
+    topic: str,
+    partition: int,
+    *,
+    brokers: Sequence[str],
+    security: Security | None = None,
+    timeout_ms: int = 10_000,
+) -> int | None:
+    """What ``group`` has committed of a partition, ``None`` where it has not."""
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap_servers(brokers),
+        request_timeout_ms=timeout_ms,
+        **(security or Security()).client_arguments(),
+    )
+    place = aiokafka.TopicPartition(topic, partition)
+    try:
+        await admin.start()
+        found = await admin.list_consumer_group_offsets(group, partitions=[place])
+    except (KafkaError, TimeoutError, OSError) as exc:
+        raise translated(exc, f"cannot read the offsets of group {group}") from exc
+    finally:
+        await uncancelled(admin.close())
+    offset: int = found[place].offset if place in found else -1
+    return offset if offset >= 0 else None
+
+
 async def _create(admin: Any, specs: Sequence[TopicSpec]) -> set[str]:
     """Return the names that did not exist before."""
     existing = set(await admin.list_topics())

@@ -83,7 +83,7 @@ async def _replay(settings: Settings, reason: str | None) -> None:
         async for record, ours in _dead_letters(settings, reason):
             if not ours.get("topic") or not ours.get("partition", "").isdigit():
                 continue
-            if ours.get("detail") == WITHHELD:
+            if ours.get("detail", "").startswith(WITHHELD):
                 withheld += 1  # it is where its headers say, as long as that topic keeps it
                 continue
             headers = tuple((n, v) for n, v in record.headers if n not in OUR_HEADERS)

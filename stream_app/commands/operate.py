@@ -15,6 +15,7 @@ from stream_app.commands.console import command, console, plain
 from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, Record
 from stream_app.rebuild import rebuilt
 from stream_app.settings import Settings
+from stream_app.source_topics import check_sources
 from stream_app.worker import kafka_log, redis_store, security, topic_specs
 
 
@@ -22,7 +23,7 @@ def register(app: Any, settings: Settings) -> None:
     """Add the commands of this module to ``app``."""
 
     async def topics() -> None:
-        """Create the topics, or check the ones that are there."""
+        """Create the topics, or check the ones that are there; those to copy must be."""
         reports = await ensure_topics(
             topic_specs(settings),
             brokers=settings.bootstrap.split(","),
@@ -37,6 +38,7 @@ def register(app: Any, settings: Settings) -> None:
             state = "created" if report.created else "there"
             table.add_row(report.name, str(report.partitions), state, differences or "-")
         console.print(table)
+        await check_sources(settings, security(settings))
 
     async def check() -> None:
         """Check configuration, Redis and topics, and show the accounts of every partition."""

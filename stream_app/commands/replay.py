@@ -17,7 +17,7 @@ from stream_app.adapters.kafka import KafkaLog
 from stream_app.adapters.partitioning import partition_of
 from stream_app.commands.console import command, console, plain
 from stream_app.errors import EventFileError, EventRejected
-from stream_app.formats import FORMAT_HEADER, OWN, READERS, Formats
+from stream_app.formats import FORMAT_HEADER, OWN, READERS, Formats, customer_key
 from stream_app.formats.cloudevents import STRUCTURED
 from stream_app.offline.eventfile import EventTable, read_events
 from stream_app.offline.eventformats import file_content
@@ -148,8 +148,7 @@ def read_lines(path: Path, name: str) -> Lines:
         else:
             if not events:
                 continue
-            who = events[0].session_id if events[0].user_id is None else events[0].user_id
-            key = None if who is None else str(who).encode("utf-8", "surrogatepass")
+            key = customer_key(events[0])
             ts = ts if events[0].ts is None else events[0].ts
         keys.append(key)
         values.append(line)

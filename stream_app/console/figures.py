@@ -56,7 +56,7 @@ def live(worker: Worker, statuses: list[Any]) -> dict[str, Any]:
         "funnel": [stage._asdict() for stage in funnel(steps, moves, goal_of(journey))],
         "rejected": {cause: int(metrics.rejected.value((cause,))) for cause in CAUSES},
         "late": int(metrics.late.value()),
-        "ignored": sorted(worker.stages.learn.ignored.items(), key=lambda one: (-one[1], one[0])),
+        "ignored": sorted(worker.ignored().items(), key=lambda one: (-one[1], one[0])),
         "dead": {"by_reason": metrics.dead.by_reason, "latest": metrics.dead.latest[::-1]},
         "sizes": worker.sizes(),
         "outcomes": {

@@ -13,15 +13,17 @@ import msgspec
 from stream_app.core.model import KIND
 from stream_app.errors import EventRejected
 from stream_app.formats.cloudevents import STRUCTURED, binary_events, structured_events
-from stream_app.formats.common import Ignored, checked, decoder
+from stream_app.formats.common import Ignored, checked, decoder, first
 from stream_app.formats.ga4 import ga4_events
 from stream_app.formats.retailrocket import retailrocket_events
 from stream_app.formats.segment import segment_events
 from stream_app.formats.snowplow import snowplow_events
+from stream_app.hashing import short_hash
 from stream_app.ports import Headers
 from stream_app.wire import Event
 
 FORMAT_HEADER = "stream_app_format"
+ORIGIN_HEADER = "stream_app_copied_from"  # of copied records: where they were first
 OWN = "own"
 READERS: dict[str, Callable[[bytes], list[Event]]] = {
     "ga4": ga4_events,
@@ -33,6 +35,16 @@ NAMES_MAX = 100  # of ignored events; what comes beyond them is counted together
 NAME_CHARS_MAX = 100
 OTHER = "other"
 _TELLING = frozenset((FORMAT_HEADER, "ce_specversion", "content-type"))
+
+
+def customer_key(event: Event) -> bytes | None:
+    """The key of the records of an event's customer: the user's id, else the device's; or none.
+
+    >>> customer_key(Event(user_id=7, session_id="s")), customer_key(Event(session_id="s"))
+    (b'7', b's')
+    """
+    who = event.session_id if event.user_id is None else event.user_id
+    return None if who is None else str(who).encode("utf-8", "surrogatepass")
 
 
 class _Own(msgspec.Struct):
@@ -87,14 +99,24 @@ class Formats:
         elif headers.get("content-type", b"").lower().startswith(STRUCTURED):
             found = structured_events(value, reader)
         elif reader is None or (not asked and _looks_own(value)):
-            return [checked(_decode_own, value)]
+            return _identified([checked(_decode_own, value)], headers)
         else:
             found = reader(value)
         # The record's time is in the log: a replay gives the same.
         for event in found:
             if event.ts is None and record_ms > 0:
                 event.ts = record_ms / 1000.0
-        return found
+        return _identified(found, headers)
+
+
+def _identified(events: list[Event], headers: dict[str, bytes]) -> list[Event]:
+    """The events of a copied record with an id: one that was copied twice counts once."""
+    origin = headers.get(ORIGIN_HEADER)
+    if origin is not None:
+        identity = f"{short_hash(origin.decode('utf-8', 'replace')):x}"  # short enough as an id
+        for event in events:
+            event.event_id = first(event.event_id, identity)
+    return events
 
 
 def _looks_own(value: bytes) -> bool:

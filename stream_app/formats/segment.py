@@ -81,7 +81,14 @@ class Call(msgspec.Struct):
     batch: list["Call"] | None = None
 
 
+class Batch(msgspec.Struct):
+    """A batch with its calls as they came."""
+
+    batch: list[msgspec.Raw] | None = None
+
+
 _decode = decoder(Call, strict=False)
+_decode_batch = decoder(Batch)
 _decode_properties = decoder(Properties, strict=False)
 
 
@@ -102,6 +109,11 @@ def segment_events(value: bytes) -> list[Event]:
     if not found:
         raise Ignored(ignored)
     return found
+
+
+def segment_calls(value: bytes) -> list[bytes]:
+    """The calls of a batch, each as it came; of a single call none. Raises ``EventRejected``."""
+    return [bytes(call) for call in checked(_decode_batch, value).batch or ()]
 
 
 def _events(call: Call) -> list[Event]:

@@ -16,7 +16,7 @@ from stream_app.core.model import Model
 from stream_app.core.state import new_partition, new_users
 from stream_app.errors import EventRejected
 from stream_app.events import REASONS, EventDecoder
-from stream_app.formats import FORMAT_HEADER, NAMES_MAX, OTHER, Formats
+from stream_app.formats import FORMAT_HEADER, NAMES_MAX, ORIGIN_HEADER, OTHER, Formats
 from stream_app.formats.snowplow import _ACTION
 from stream_app.journeys import load_journey
 from stream_app.ports import Headers, RawBatch
@@ -92,6 +92,20 @@ def test_a_record_names_its_format_in_a_header() -> None:
     assert events.items == ["507", "1"]
     (reject,) = decoder().decode(batch([own], [("stream_app_format", b"xml")])).rejects
     assert reject.reason == "wrong_type" and "'xml' is none of own, ga4" in reject.detail
+
+
+def test_where_a_record_was_copied_from_is_the_id_of_events_that_have_none() -> None:
+    copied = ((FORMAT_HEADER, b"own"), (ORIGIN_HEADER, b"till/3/12345"))
+    event = {"event": "view", "ts": 1.7e9, "user_id": "a", "item_id": "1"}
+    values = [orjson.dumps(event), orjson.dumps({**event, "event_id": "e1"})]
+    formats = Formats("own")
+    with_none, with_one = (formats.events(value, copied)[0].event_id for value in values)
+    assert with_one == "e1"
+    assert isinstance(with_none, str)
+    assert 0 < len(with_none) <= 8  # the shortest limit of ids
+    elsewhere = (copied[0], (ORIGIN_HEADER, b"till/3/12346"))
+    assert formats.events(values[0], elsewhere)[0].event_id != with_none
+    assert formats.events(values[0], ())[0].event_id is None
 
 
 @pytest.mark.parametrize("format_", ["ga4", "segment", "snowplow", "retailrocket"])

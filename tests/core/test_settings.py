@@ -40,6 +40,11 @@ def test_values_are_read_from_their_variables() -> None:
         ("REDIS_PREFIX", "{x}", "pattern"),
         ("CLICKSTREAM_TOPIC", "a topic", "pattern"),
         ("WEB_PORT", "99999", "65535"),
+        ("SOURCE_TOPICS", "web", "must look like topic=format"),
+        ("SOURCE_TOPICS", "a topic=ga4", "must look like topic=format"),
+        ("SOURCE_TOPICS", "web=matomo", "one of own, ga4, segment, snowplow, retailrocket"),
+        ("SOURCE_TOPICS", "web=ga4,web=segment", "web is there twice"),
+        ("SOURCE_TOPICS", "web=ga4,support=own", "support is a topic of this application itself"),
         ("EXCLUDE_SEEN", "perhaps", "valid boolean"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "PLAINTEXT"),
         ("ITEM_TABLES_MAX", "3000000", "must not exceed items_max"),
@@ -51,6 +56,15 @@ def test_a_wrong_value_is_named_with_its_cure(variable: str, value: str, cure: s
         load_settings({PREFIX + variable: value})
     if "exceed" not in cure and "password" not in cure:  # these are about two variables
         assert f"{PREFIX}{variable}={value!r}" in str(caught.value)
+
+
+def test_topics_to_copy_have_a_format_each_and_there_may_be_none() -> None:
+    assert load_settings({}).source_formats() == {}
+    given = load_settings({"STREAM_APP_SOURCE_TOPICS": "web-1=ga4, app.x=segment,"})
+    assert given.source_formats() == {"web-1": "ga4", "app.x": "segment"}
+    renamed = {"STREAM_APP_SOURCE_TOPICS": "mine=own", "STREAM_APP_RULES_TOPIC": "mine"}
+    with pytest.raises(ConfigurationError, match="mine is a topic of this application itself"):
+        load_settings(renamed)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
