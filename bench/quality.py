@@ -42,10 +42,16 @@ DIVERSITY = (
     " --kinds-from-titles"
 )
 BLEND = "evaluate-blend"
+WITH_JACCARD = (
+    "--sources co_occurrence,two_hop,next_item,popularity,repeat,return,content,segment,jaccard"
+    " --ablate"
+)
 SECTIONS: dict[str, Callable[[str, Result], str]] = {
     f"{YOOCHOOSE} --protocol frozen": section,
     f"{YOOCHOOSE} --protocol live --compare --ablate": section,
+    f"{YOOCHOOSE} --protocol live {WITH_JACCARD}": section,
     f"{RETAILROCKET} --compare --ablate": section,
+    f"{RETAILROCKET} {WITH_JACCARD}": section,
     f"{RETAILROCKET} --compare --exclude-bought": section,
     f"{RETAILROCKET} --compare --exclude-seen": section,
     "evaluate --train taobao_cart_fav_buy.csv.gz --split 0.9 --group user_id": section,

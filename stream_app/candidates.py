@@ -1,5 +1,6 @@
 """Candidates from sources outside the scoring kernel, for a batch of lists: content, embeddings,
-neighbours of the customer, what is asked for in the segment, what rises.
+neighbours of the customer or by Jaccard of the recent items, what is asked for in the segment, what
+rises.
 
 Called by LEARN and by evaluation between learning and ranking; reads nothing but memory. Items it
 has never heard of are wished for, and are there with one of the next batches.
@@ -15,18 +16,29 @@ from stream_app.core.catalog import Catalog
 from stream_app.core.content import ContentIndex
 from stream_app.core.drawing import NEAR_ITEMS, Drawn, draw_near, find_contexts, new_drawn
 from stream_app.core.embeddings import EmbeddingIndex
+from stream_app.core.jaccard import draw_jaccard, new_desk, room_of
 from stream_app.core.jit import one_layout
 from stream_app.core.list_kinds import HOME, KINDS_OF_LISTS, SEARCH, drawn_from
 from stream_app.core.model import CONTEXT_MAX, SEGMENTS_OF_EVENT
 from stream_app.core.neighbourhood import KNN_MAX, SNAPSHOT_ITEMS, draw_user_knn
 from stream_app.core.revisits import new_recent
-from stream_app.core.scoring import CONTENT, EMBEDDING, SEGMENT, SOURCES, TRENDING, USER_KNN
+from stream_app.core.scoring import (
+    CONTENT,
+    EMBEDDING,
+    JACCARD,
+    SEGMENT,
+    SOURCES,
+    TRENDING,
+    USER_KNN,
+    View,
+)
 from stream_app.core.scoring_extra import Extra, joined, spread
 from stream_app.items import ItemReader
 
 _Shares = tuple[NDArray[np.int64], NDArray[np.float32]]
 _Trend = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
-GIVEN = frozenset(SOURCES[s] for s in (CONTENT, EMBEDDING, USER_KNN, SEGMENT, TRENDING))
+_DRAWN = (USER_KNN, JACCARD, CONTENT, EMBEDDING, SEGMENT, TRENDING)  # in this order
+GIVEN = frozenset(SOURCES[s] for s in _DRAWN)
 TREND_ITEMS = 30  # of a segment that are candidates
 _NEAR = frozenset((USER_KNN, CONTENT, EMBEDDING))  # drawn from what a customer did last
 _NOTHING = np.zeros(0, np.int64)
@@ -62,6 +74,7 @@ class Candidates:
         self._content = ContentIndex(catalog)
         self._embeddings = EmbeddingIndex(items.tables)
         self._recent = new_recent()
+        self._desk = new_desk(0, items.tables.model)
         self._node_of_row = np.zeros(0, np.int64)
         self._generation = -1
         self._trends: dict[int, _Trend] = {}
@@ -91,7 +104,7 @@ class Candidates:
         lists = np.full(len(rows), HOME, np.uint8) if which is None else which
         drawing = [
             source
-            for source in (USER_KNN, CONTENT, EMBEDDING, SEGMENT, TRENDING)
+            for source in _DRAWN
             if SOURCES[source] in self._sources and (source != CONTENT or self._catalog.rows_n)
         ]
         if not _NEAR.isdisjoint(drawing):
@@ -108,6 +121,8 @@ class Candidates:
                 continue
             if source == USER_KNN:
                 part = self._user_knn(users, rows[at], contexts[at], ts[at])
+            elif source == JACCARD:
+                part = self._by_jaccard(users, rows[at], lists[at], ts[at])
             elif source == CONTENT:
                 part = self._near_content(ids[at, :NEAR_ITEMS], contexts[at, :NEAR_ITEMS], ts[at])
             elif source == EMBEDDING:
@@ -154,6 +169,32 @@ class Candidates:
         )
         self._items.want(wanted[:missing])
         return _extra(out, USER_KNN)
+
+    def _by_jaccard(
+        self,
+        users: NDArray[np.void],
+        rows: NDArray[np.int64],
+        lists: NDArray[np.uint8],
+        ts: NDArray[np.float64],
+    ) -> Extra:
+        t = self._items.tables
+        if len(self._desk.place) < t.nodes_n:
+            self._desk = new_desk(2 * t.nodes_n, t.model)
+        out = new_drawn(len(rows), room_of(t.model))
+        draw_jaccard(
+            View(t.nodes, t.neighbour, t.forward, t.backward, t.filled),
+            t.keys,
+            t.slots,
+            users,
+            one_layout(rows),
+            KINDS_OF_LISTS["anchor"][lists],
+            t.growths(ts),
+            t.model,
+            self._recent,
+            self._desk,
+            out,
+        )
+        return _extra(out, JACCARD)
 
     def _near_content(
         self, ids: NDArray[np.uint64], contexts: NDArray[np.int64], ts: NDArray[np.float64]

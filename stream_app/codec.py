@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stream_app.core.learn import TRANSITION
 from stream_app.core.neighbourhood import SNAPSHOT
+from stream_app.core.scoring import EXPLORATION, PINNED
 from stream_app.core.state import fits
 from stream_app.errors import EventRejected, SchemaUnknown
 
@@ -29,6 +30,12 @@ _TRANSITION_2 = np.dtype([*_FIELDS_1, ("segment", "u4", (2,))])
 _MERGE_HEAD = struct.Struct("<Iq")
 OUTBOX_SCHEMA = 2
 _OUTBOX_SCHEMAS = (1, OUTBOX_SCHEMA)  # in the first one transitions never waited
+# What put an item into a list, by its number in memory as outboxes have it, and the other way
+# round: there ``PINNED`` has kept the place it had before there were sources after exploration.
+STORED_SOURCES = np.array(
+    [*range(EXPLORATION + 1), *range(EXPLORATION + 2, PINNED + 1), EXPLORATION + 1], np.uint8
+)
+KNOWN_SOURCES = np.argsort(STORED_SOURCES).astype(np.uint8)
 
 
 class Transitions(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.codec import ListsBlock
+from stream_app.codec import STORED_SOURCES, ListsBlock
 from stream_app.core.internal import HANDED
 from stream_app.core.learn import APPLIED, ERASED, Learned
 from stream_app.core.model import KIND
@@ -58,7 +58,7 @@ def pack_lists(
     because = lists.because[used]
     items = node_ids[lists.nodes[used]]
     because = np.where(because >= 0, node_ids[because], np.uint64(0))
-    scores, sources = lists.scores[used].astype(np.float32), lists.sources[used]
+    scores, sources = lists.scores[used].astype(np.float32), STORED_SOURCES[lists.sources[used]]
     versions, entered = (users["offset"] + 1).tolist(), users["entered_at"].tolist()
     steps = list(
         zip(users["step"].tolist(), users["previous_step"].tolist(), ranked.next_steps, strict=True)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.codec import ListsBlock, Outbox, json_text
+from stream_app.codec import KNOWN_SOURCES, ListsBlock, Outbox, json_text
 from stream_app.core.catalog import Catalog
 from stream_app.core.journey import Journey
 from stream_app.core.listing import ListedIds
@@ -229,7 +229,7 @@ class Publisher:
         columns: dict[str, NDArray[Any]] = {
             "nodes": self._reader.tables.lookup(np.frombuffer(block.items, np.uint64)),
             "scores": np.frombuffer(block.scores, np.float32).astype(np.float64),
-            "sources": np.frombuffer(block.sources, np.uint8),
+            "sources": KNOWN_SOURCES[np.frombuffer(block.sources, np.uint8)],
             "because": self._reader.tables.lookup(np.frombuffer(block.because, np.uint64)),
         }
         wide: dict[str, NDArray[Any]] = {}

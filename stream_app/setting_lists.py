@@ -4,7 +4,7 @@ import re
 from collections.abc import Container, Iterator, Sequence
 
 TOPIC = r"^[\w.-]{1,200}$"  # what a topic may be called
-EXTRA_SOURCES = frozenset("content embedding user_knn segment trending".split())
+EXTRA_SOURCES = frozenset("content embedding user_knn segment trending jaccard".split())
 
 
 def names_of(text: str) -> list[str]:

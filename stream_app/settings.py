@@ -168,7 +168,7 @@ class Settings(BaseModel):
     similar_size: int = Field(20, ge=1, le=50, description="items per similar:<item_id>")
     extra_sources: str = Field(
         "content,segment",
-        description="sources beside the item tables: of these, user_knn, embedding and trending",
+        description="sources beside the tables: of these, user_knn, embedding, trending, jaccard",
     )
     similar_reading: Literal["cosine", "jaccard"] = Field(
         "cosine", description="how counts of pairs are read for similar:<item_id>"

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 from stream_app.codec import OUTBOX_SCHEMA
+from stream_app.core.hybrid import BLEND_SCHEMA
 from stream_app.core.state import PARTITION_SCHEMA, USER_SCHEMA
 from stream_app.core.tables import ITEM_SCHEMA
 from stream_app.reference import commands, commands_page, with_table
@@ -61,4 +62,5 @@ def test_the_changelog_begins_with_this_version_and_its_schemas() -> None:
         "their partitions": PARTITION_SCHEMA,
         "items": ITEM_SCHEMA,
         "outboxes": OUTBOX_SCHEMA,
+        "blend weights": BLEND_SCHEMA,
     }

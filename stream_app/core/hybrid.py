@@ -24,7 +24,8 @@ from stream_app.core.model import STEPS_MAX, Model
 from stream_app.core.scoring import EXPLORATION, POPULAR, REPEAT, RETURN, SOURCES, SOURCES_N
 from stream_app.errors import ConfigurationError, SchemaUnknown
 
-BLEND_SCHEMA = 1
+BLEND_SCHEMA = 2
+_SOURCES_1 = 12  # that schema 1 knew; those since follow them
 ASLEEP = -1.0  # instead of a probability: the source had no candidate for this customer
 _RATE = 0.01  # the square-root bound holds up to 1 / rate² observations; then it tracks
 _SHARE = 0.002  # of the weights flows back to the published ones with each observation
@@ -34,18 +35,24 @@ _LOSS_MEMORY = 0.999  # of the running mean losses, per observation
 _APART = [REPEAT, RETURN, EXPLORATION]  # probabilities of their own; a set share of the places
 BLENDED = np.array([s for s in range(SOURCES_N) if s not in _APART])
 
+
+def _blend_of(sources: int) -> np.dtype[np.void]:
+    return np.dtype(
+        [
+            ("schema", "u1"),
+            ("sources_n", "u1"),
+            ("reserved", "u1", (6,)),
+            ("observed", "i8", (STEPS_MAX,)),
+            ("loss", "f8", (STEPS_MAX,)),  # mean log loss of the learned mixture, in nats
+            ("published_loss", "f8", (STEPS_MAX,)),  # of the published weights on the same events
+            ("weights", "f8", (STEPS_MAX, sources)),
+        ]
+    )
+
+
 # What a clickstream partition has learned about the sources; ``weights`` of a step sum to 1.
-BLEND = np.dtype(
-    [
-        ("schema", "u1"),
-        ("sources_n", "u1"),
-        ("reserved", "u1", (6,)),
-        ("observed", "i8", (STEPS_MAX,)),
-        ("loss", "f8", (STEPS_MAX,)),  # mean log loss of the learned mixture, in nats
-        ("published_loss", "f8", (STEPS_MAX,)),  # of the published weights on the same events
-        ("weights", "f8", (STEPS_MAX, SOURCES_N)),
-    ]
-)
+BLEND = _blend_of(SOURCES_N)
+BLEND_1 = _blend_of(_SOURCES_1)
 
 
 @lru_cache(maxsize=16)
@@ -65,6 +72,7 @@ def published_weights(model: Model) -> NDArray[np.float64]:
         model.weight_user_knn,
         model.weight_segment,
         model.weight_trending,
+        model.weight_jaccard,
     )
     # What sources outside give comes on top of the tables': a share of one is that of the tables.
     weights /= weights[: POPULAR + 1].sum()
@@ -119,12 +127,23 @@ def decode_blend(blob: bytes | None, model: Model) -> NDArray[np.void]:
     """
     if not blob:
         return new_blend(model)
+    if blob[0] == 1 and len(blob) == BLEND_1.itemsize:
+        return _migrated(np.frombuffer(blob, BLEND_1), model)
     if blob[0] != BLEND_SCHEMA or len(blob) != BLEND.itemsize:
         raise SchemaUnknown(
             f"blend weights have schema {blob[0]} and {len(blob)} bytes, this release reads"
             f" {BLEND_SCHEMA} with {BLEND.itemsize}: run the release that wrote them"
         )
     return np.frombuffer(blob, BLEND).copy()
+
+
+def _migrated(old: NDArray[np.void], model: Model) -> NDArray[np.void]:
+    """A record of schema 1, as if the sources since had been there all the time, and asleep."""
+    blend, prior = new_blend(model), prior_of(model)
+    for name in ("observed", "loss", "published_loss"):
+        blend[name] = old[name]
+    blend["weights"][:, :, :_SOURCES_1] = old["weights"] * prior[:_SOURCES_1].sum()
+    return blend
 
 
 @kernel

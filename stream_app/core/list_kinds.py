@@ -108,7 +108,7 @@ KINDS_OF_LISTS = np.concatenate(
             share=0.5,
             relation=SAME_TOP,
             out=OUT_ANCHORS | OUT_CART,
-            sources={**_TOGETHER, "content": 1.0, "embedding": 1.0},
+            sources={**_TOGETHER, "content": 1.0, "embedding": 1.0, "jaccard": 1.0},
         ),
         _row(  # product_complementary: what comes after this one, of another kind
             LAST,

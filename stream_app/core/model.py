@@ -109,6 +109,7 @@ class Model(NamedTuple):
     weight_user_knn: float = 1.0
     weight_segment: float = 0.5
     weight_trending: float = 0.5
+    weight_jaccard: float = 1.0
 
 
 GAP_MAX_S = 65_535  # longer gaps between two items of a session count as this

@@ -19,7 +19,8 @@ from stream_app.core.jit import inlined, kernel
 from stream_app.core.model import CONTEXT_MAX, RING_MAX, Model
 
 DIRECT, TWO_HOP, FORWARD, POPULAR, REPEAT, RETURN = range(6)
-CONTENT, EMBEDDING, USER_KNN, SEGMENT, TRENDING, EXPLORATION = range(6, 12)
+CONTENT, EMBEDDING, USER_KNN, SEGMENT, TRENDING, EXPLORATION, JACCARD = range(6, 13)
+# Appended, never reordered: numbers are in stored blends, feedback counters and clicks.
 SOURCES = (
     "co_occurrence",
     "two_hop",
@@ -34,6 +35,7 @@ SOURCES = (
     "segment",
     "trending",
     "exploration",
+    "jaccard",
 )
 SOURCES_N = len(SOURCES)
 PINNED = SOURCES_N  # no source: a merchandising rule put the item there
@@ -129,7 +131,7 @@ class View(NamedTuple):
 
 
 @inlined
-def place_of(place: NDArray[np.int32], node: NDArray[np.int32], c: int, n: int) -> Any:
+def place_of(place: NDArray[np.int32], node: NDArray[Any], c: int, n: int) -> Any:
     """Where ``c`` stands among the first ``n`` candidates; ``n`` when it is none."""
     t = np.int64(place[c])
     return t if (t < n) & (node[t] == c) else n

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.jaccard import shared_interest
 from stream_app.core.jit import kernel
 from stream_app.core.scoring import View
 from stream_app.core.tables import ItemTables
@@ -34,7 +35,7 @@ def similar_nodes(
                 if c == y or s <= 0.0 or view.nodes[c].known == 0:
                     continue
                 other = max(view.nodes[c].mass, 0.0) + prior
-                v = s / max(mass + other - s, s) if jaccard else s / np.sqrt(mass * other)
+                v = shared_interest(s, mass, other) if jaccard else s / np.sqrt(mass * other)
                 if m == size:
                     if v <= scores[i, m - 1]:
                         continue

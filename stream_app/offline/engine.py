@@ -22,7 +22,7 @@ from stream_app.hashing import short_hash, stable_hash
 from stream_app.ports import USERS, RawBatch
 from stream_app.settings import Settings
 
-BLENDABLE = SOURCES[: SOURCES.index("exploration")]
+BLENDABLE = tuple(name for name in SOURCES if name != "exploration")
 
 
 def configured(settings: Settings) -> frozenset[str]:

@@ -25,7 +25,7 @@ SETTINGS = load_settings(
     {
         "STREAM_APP_CLICKSTREAM_PARTITIONS": str(SOURCES),
         "STREAM_APP_COOCCURRENCE_PARTITIONS": "1",
-        "STREAM_APP_EXTRA_SOURCES": "content,embedding,segment,trending,user_knn",
+        "STREAM_APP_EXTRA_SOURCES": "content,embedding,jaccard,segment,trending,user_knn",
         "STREAM_APP_DIVERSITY": "0.2",
     }
 )

@@ -1,15 +1,21 @@
 """Every source alone puts items into lists, through the whole pipeline on the memory store."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import orjson
 import pytest
 
+from stream_app.adapters.memory import MemoryPublic
 from stream_app.candidates import GIVEN
+from stream_app.codec import decode_outbox
 from stream_app.core.catalog import CatalogItem
 from stream_app.hashing import stable_hash
 from stream_app.offline.engine import Engine
+from stream_app.ports import USERS
 from stream_app.settings import load_settings
-from tests.contract.published import Shop
+from tests.contract.published import EVENTS, Shop, views
 
 START_S = 1_700_000_000.0
 
@@ -47,7 +53,7 @@ async def listed(engine: Engine, user: str, *, segments: tuple[str, ...] = ()) -
     return [int(item) for item in found]
 
 
-@pytest.mark.parametrize("source", ["user_knn", "embedding", "trending"])
+@pytest.mark.parametrize("source", ["user_knn", "embedding", "trending", "jaccard"])
 async def test_a_source_alone_lists_what_others_liked(source: str) -> None:
     engine = await engine_with(source)
     found = await listed(engine, "u1")
@@ -102,3 +108,39 @@ def test_the_sources_have_one_name_each() -> None:
     every = load_settings({"STREAM_APP_EXTRA_SOURCES": ",".join(GIVEN)})
     assert every.sources_given() == GIVEN
     assert load_settings({}).sources_given() < GIVEN
+
+
+async def test_reasons_are_the_same_when_the_next_worker_publishes_what_was_committed(
+    tmp_path: Path,
+) -> None:
+    model = tmp_path / "model.json"
+    model.write_bytes(orjson.dumps({"weight_jaccard": 1_000.0}))
+    shop = Shop(extra_sources="jaccard", model_file=str(model))
+    await shop.open()
+    shop.rule("first", action="pin", items=["item-9"], place=1)
+    for k in range(0, EVENTS, 100):
+        await shop.send(views()[k : k + 100])
+    outbox = decode_outbox((await shop.store.claim(USERS, 0)).outbox)
+    assert outbox.lists is not None
+    before = {name: await shop.public.get(f"rec:{name}") for name in outbox.lists.customers}
+    shown = [entry for said in before.values() for entry in home_of(said)]
+    reasons = {entry["reason"]["source"] for entry in shown}
+    assert {"pinned", "jaccard"} <= reasons
+    assert {e["item_id"] for e in shown if e["reason"]["source"] == "pinned"} == {"item-9"}
+    assert all("because" in e["reason"] for e in shown if e["reason"]["source"] == "jaccard")
+    stored = np.frombuffer(outbox.lists.sources, np.uint8)
+    assert {12, 13} <= set(stored.tolist()) and stored.max() == 13
+    shop.public = MemoryPublic()
+    shop.stages = shop.start()
+    shop.rule("first", action="pin", items=["item-9"], place=1)
+    await shop.open()
+    for name, said in before.items():
+        again = await shop.public.get(f"rec:{name}")
+        assert home_of(again) == home_of(said)
+
+
+def home_of(fields: object) -> list[dict[str, Any]]:
+    """Entries of the home list of a ``rec:`` key."""
+    assert isinstance(fields, dict)
+    entries: list[dict[str, Any]] = orjson.loads(fields[b"home"])
+    return entries

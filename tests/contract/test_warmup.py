@@ -9,7 +9,8 @@ from stream_app.settings import load_settings
 
 
 @pytest.mark.parametrize(
-    "sources", [load_settings({}).extra_sources, "content,embedding,segment,trending,user_knn"]
+    "sources",
+    [load_settings({}).extra_sources, "content,embedding,jaccard,segment,trending,user_knn"],
 )
 def test_the_warm_up_loads_every_kernel_that_a_log_needs(sources: str) -> None:
     # A process of its own: other tests have loaded more than a worker has at its start.

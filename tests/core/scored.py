@@ -7,11 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.core.catalog import CatalogView
+from stream_app.core.drawing import new_drawn
+from stream_app.core.jaccard import Desk, draw_jaccard, new_desk, room_of
 from stream_app.core.learn import EVENT, TRANSITION
+from stream_app.core.list_kinds import RECENT
 from stream_app.core.model import KIND, Model
 from stream_app.core.ranking import Lists, Popular, Ranker
+from stream_app.core.revisits import new_recent
 from stream_app.core.rules import Rules
-from stream_app.core.scoring import OWN_N, SOURCES_N
+from stream_app.core.scoring import JACCARD, OWN_N, SOURCES_N, View
 from stream_app.core.scoring_extra import Extra
 from stream_app.core.shaping import EMPTY_CATALOG, NO_FALLBACK, Fallback
 from stream_app.core.state import decode_users
@@ -128,6 +132,34 @@ def from_outside(w: World, seed: int, *, per_source: int = 6, lists: int | None 
         rng.random(starts[-1]).astype(np.float32),
         np.concatenate(sources),
     )
+
+
+def drawn_by_jaccard(
+    w: World,
+    rows: NDArray[np.int64] | None = None,
+    *,
+    anchor: int = RECENT,
+    desk: Desk | None = None,
+) -> Extra:
+    """What the source hands over for one list of each of ``w.users[rows]``, all if not given."""
+    t, rows = w.tables, np.arange(len(w.users)) if rows is None else rows
+    out = new_drawn(len(rows), room_of(t.model))
+    draw_jaccard(
+        View(t.nodes, t.neighbour, t.forward, t.backward, t.filled),
+        t.keys,
+        t.slots,
+        w.users,
+        rows,
+        np.full(len(rows), anchor, np.uint8),
+        t.growths(w.users["last_ts"][rows]),
+        t.model,
+        new_recent(),
+        desk or new_desk(t.nodes_n, t.model),
+        out,
+    )
+    n = int(out.starts[-1])
+    sources = np.full(n, JACCARD, np.uint8)
+    return Extra(out.starts, out.nodes[:n], out.values[:n], sources, out.because[:n])
 
 
 def most_popular(tables: ItemTables) -> Popular:

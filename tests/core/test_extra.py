@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from stream_app.core.feedback import SOURCES_MAX
 from stream_app.core.scoring import CONTENT, EXPLORATION, OWN_N, SOURCES, SOURCES_N
 from stream_app.core.scoring_extra import Extra, joined
 from tests.core.scored import from_outside, world
@@ -14,7 +15,7 @@ def test_lists_with_outside_candidates_equal_the_formula() -> None:
     lists = w.rank(size=40, extra=extra)
     for i, user in enumerate(w.users):
         outside = {}
-        for source in range(OWN_N, EXPLORATION):
+        for source in set(range(OWN_N, SOURCES_N)) - {EXPLORATION}:
             at = np.arange(extra.starts[i], extra.starts[i + 1])
             at = at[extra.sources[at] == source]
             outside[source] = np.zeros(w.tables.nodes_n)
@@ -74,3 +75,8 @@ def test_joined_sources_rank_like_one_hand_over() -> None:
         w.rank(extra=whole), w.rank(extra=joined(parts, len(w.users))), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_each_source_has_a_feedback_counter_of_its_own() -> None:
+    assert SOURCES_N <= SOURCES_MAX
+    assert len(set(SOURCES)) == SOURCES_N

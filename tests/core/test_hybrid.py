@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from stream_app.core.hybrid import (
     ASLEEP,
     BLEND,
+    BLEND_1,
     BLENDED,
     decode_blend,
     learn_blend,
@@ -190,6 +191,26 @@ def test_learned_weights_change_the_lists() -> None:
     only = w.rank(blend=blend)
     shown = {SOURCES[source] for source in only.sources[only.nodes >= 0].tolist()}
     assert shown <= {"popularity", "repeat", "return"} and "popularity" in shown
+
+
+def test_weights_of_a_release_with_fewer_sources_go_on_as_if_the_new_ones_had_slept() -> None:
+    rng = np.random.default_rng(6)
+    known, steps = BLEND_1["weights"].shape[1], np.zeros(400, np.uint8)
+    given = np.full((len(steps), SOURCES_N), ASLEEP)
+    blended = [s for s in BLENDED.tolist() if s < known]
+    given[:, blended] = rng.random((len(steps), len(blended))) ** 4
+    prior = PRIOR[:known] / PRIOR[:known].sum()
+    old = np.zeros(1, BLEND_1)
+    old["schema"], old["sources_n"], old["weights"] = 1, known, prior
+    learn_blend(old, steps[:300], given[:300, :known].copy(), prior)
+    found, expected = decode_blend(old.tobytes(), Model()), new_blend(Model())
+    learn_blend(found, steps[300:], given[300:], PRIOR)
+    learn_blend(expected, steps, given, PRIOR)
+    for name in BLEND.names or ():
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, err_msg=name)
+    assert found["observed"][0, 0] == 400 and found["schema"][0] == 2
+    assert found["weights"][0, 1, known:] == pytest.approx(PRIOR[known:])
+    assert decode_blend(found.tobytes(), Model()).tobytes() == found.tobytes()
 
 
 def test_records_of_another_release_stop_the_worker_with_a_reason() -> None:

@@ -10,12 +10,13 @@ import pytest
 
 from stream_app.core.embeddings import DIMENSIONS, embed
 from stream_app.core.landmarks import growth_of
-from stream_app.core.scoring import SOURCES, View
+from stream_app.core.model import CONTEXT_MAX
+from stream_app.core.scoring import JACCARD, SOURCES, View
 from stream_app.core.similar import READINGS, similar_items
 from stream_app.offline.recompute_items import Masses
-from tests.core.scored import Matrix, World, pair_weights, worlds
+from tests.core.scored import Matrix, World, drawn_by_jaccard, pair_weights, worlds
 from tests.core.test_embeddings import index_vectors
-from tests.core.test_scoring import expected_scores
+from tests.core.test_scoring import expected_scores, fading, ring_of
 
 ITEMS = 40  # fewer than a table has room for: nothing is given up, so the sums are exact
 FLOAT32 = 2e-6
@@ -108,3 +109,33 @@ def test_the_lists_of_the_sources_of_the_tables(names: str) -> None:
             np.testing.assert_allclose(found, score[order][:count], rtol=2e-5)
             listed += count
     assert listed > 7 * 12
+
+
+def test_jaccard_over_the_recent_items() -> None:
+    found, alone = 0, frozenset({"jaccard"})
+    for w in worlds(35, items=ITEMS):
+        b, t = batch(w), w.tables
+        pairs = b.forward + b.forward.T - np.diag(np.diag(b.forward))  # of one item each once
+        extra, values = drawn_by_jaccard(w), np.zeros((len(w.users), t.nodes_n))
+        lists = w.rank(size=12, sources=alone, extra=extra)
+        for i, user in enumerate(w.users):
+            near = t.lookup(np.array(ring_of(user)[:CONTEXT_MAX], np.uint64))
+            grown = t.growth(b.ts) / t.growth(float(user["last_ts"]))  # the prior is as of then
+            either = b.mass[near][:, None] + b.mass + t.model.mass_prior / grown - pairs[near]
+            parts = fading(user, t.model)[:, None] * pairs[near] / either
+            values[i] = parts.sum(axis=0)
+            at = slice(extra.starts[i], extra.starts[i + 1])
+            nodes = extra.nodes[at]
+            assert sorted(nodes.tolist()) == np.flatnonzero(values[i] > 0).tolist()
+            np.testing.assert_allclose(extra.values[at], values[i][nodes], rtol=1e-5)
+            assert extra.because is not None
+            led = np.searchsorted(near, extra.because[at], sorter=np.argsort(near))
+            strongest = parts[np.argsort(near)[led], nodes]
+            np.testing.assert_allclose(strongest, parts.max(axis=0)[nodes], rtol=1e-5)
+            score = expected_scores(w, user, alone, {JACCARD: values[i]})
+            count = int(lists.counts[i])
+            assert count == min(12, len(nodes))
+            best = np.sort(score)[::-1][:count]
+            np.testing.assert_allclose(lists.scores[i, :count], best, rtol=2e-5)
+            found += count
+    assert found > 7 * 12

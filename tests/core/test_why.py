@@ -63,6 +63,19 @@ async def test_the_score_of_a_listed_item_is_the_sum_of_what_the_sources_gave() 
         await explainer.load("nobody")
 
 
+async def test_a_source_by_request_tells_its_part_of_a_score() -> None:
+    settings = load_settings(ONE | {"STREAM_APP_EXTRA_SOURCES": "jaccard"})
+    engine = await learned(settings)
+    await engine.apply([b'{"user_id":"new","item_id":"x","event":"view","ts":1600900000}'])
+    explainer = Explainer(engine.stages, engine.store, 0, engine.stages.learn.owned[0].partition)
+    await explainer.load("new")
+    found = explainer.explain("home", ["y"])
+    assert found.weights["jaccard"] > 0.0
+    reason = found.items["y"]
+    assert 0.0 < reason.parts["jaccard"] < reason.score == pytest.approx(sum(reason.parts.values()))
+    assert reason.shares["jaccard"] > 0.9, "nearly all who looked at x looked at y next"
+
+
 async def test_weights_are_shown_by_partition_and_step_with_what_they_gained() -> None:
     settings = load_settings(ONE)
     engine = await learned(settings)
@@ -109,8 +122,9 @@ async def test_a_written_version_of_the_weights_is_what_lists_rank_with_when_it_
     pinned = ranked["weights"][2][names.index(step)]
     by_name = {SOURCES[s]: float(pinned[s]) for s in np.flatnonzero(pinned)}
     assert by_name == {"popularity": 0.75, "next_item": 0.25}
+    assert "jaccard" not in by_name, "as of a file of a release that did not know it"
     other = next(k for k, name in enumerate(names) if name not in ("", step))
-    np.testing.assert_array_equal(ranked["weights"][0][other], prior_of(Model()))
+    np.testing.assert_allclose(ranked["weights"][0][other], prior_of(Model()), rtol=1e-15)
     assert learn.owned[0].blend["observed"].sum() > 3, "it learns beside it"
 
 
