@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import aiokafka
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
@@ -21,18 +21,17 @@ from aiokafka.errors import (
 )
 
 from stream_app.adapters.kafka import Security, translated
-from stream_app.adapters.lanes import Partition
+from stream_app.adapters.lanes import Partition, joined
 from stream_app.adapters.limits import Limits
 from stream_app.errors import ConfigurationError
 from stream_app.ports import RawBatch
 
 log = logging.getLogger(__name__)
 
-Owner = TypeVar("Owner")
-
 BEYOND_END_GRACE_S = 5.0
 SWITCH_INTERVAL_S = 0.001
 FETCHES_APART_S = 0.005
+PARTIAL_WAIT_MS = 5  # how long the broker may hold an answer for only some of our partitions
 
 
 def take_turns() -> None:
@@ -49,8 +48,41 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
 
     As it is, aiokafka asks a broker for nothing while it has records of one partition that nobody
     takes, for up to 0.1 s; and at once again after every record that is there, which costs
-    the broker and us more than handling it.
+    the broker and us more than handling it. And as it asks for one answer at a time, a partition
+    whose records are taken while it waits for those of others would get none for ``fetch_wait_ms``.
+    So what comes is taken out of aiokafka's buffer at once, for who asks for it next, and all
+    partitions are asked for together.
     """
+
+    def __init__(self, owners: Mapping[Partition, Any], records_max: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._owners = owners
+        self._records_max = records_max
+        self._gathered: dict[Partition, tuple[Any, list[RawBatch]]] = {}
+
+    def gather(self) -> None:
+        """Take what was fetched, of each partition until that is a batch of ``records_max``."""
+        fetcher = self._fetcher
+        for tp in list(fetcher._records):
+            owner, result = self._owners.get(tp), fetcher._records[tp]
+            if owner is None or hasattr(result, "check_raise"):
+                continue  # paused, not positioned yet (a seek discards it), or to be raised
+            known, batches = self._gathered.get(tp, (owner, []))
+            if known is not owner:
+                batches = []  # of before a rewind
+            if sum(map(len, batches)) >= self._records_max:
+                continue
+            del fetcher._records[tp]
+            fetcher._notify(fetcher._wait_consume_future)  # fetch on while others work
+            if result.check_assignment(tp):
+                self._gathered[tp] = owner, batches + _batches(tp, result, self._records_max)
+
+    def taken(self) -> list[tuple[Any, list[RawBatch]]]:
+        """What was gathered, in batches as large as they may be."""
+        self.gather()
+        taken, self._gathered = list(self._gathered.values()), {}
+        self.gather()
+        return [(owner, _joined(batches, self._records_max)) for owner, batches in taken]
 
     async def start(self) -> None:
         """Connect and join the group."""
@@ -59,9 +91,12 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
         fetcher._prefetch_backoff = 0.0
         fetch = fetcher._proc_fetch_request
 
-        async def fetch_and_rest(*request: Any) -> bool:
-            found: bool = await fetch(*request)
+        async def fetch_and_rest(assignment: Any, node_id: int, request: Any) -> bool:
+            if fetcher._records:
+                request._max_wait_ms = min(request._max_wait_ms, PARTIAL_WAIT_MS)
+            found: bool = await fetch(assignment, node_id, request)
             if found:
+                self.gather()
                 for waiter in list(fetcher._fetch_waiters):
                     fetcher._notify(waiter)
                 await asyncio.sleep(FETCHES_APART_S)
@@ -70,9 +105,22 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
         fetcher._proc_fetch_request = fetch_and_rest
 
 
-def new_consumer(group: str, *, brokers: Sequence[str], security: Security, limits: Limits) -> Any:
-    """Return an aiokafka consumer of a group that commits nothing and resets nothing by itself."""
+def new_consumer(
+    group: str,
+    *,
+    brokers: Sequence[str],
+    security: Security,
+    limits: Limits,
+    owners: Mapping[Partition, Any],
+) -> Any:
+    """Return an aiokafka consumer of a group that commits nothing and resets nothing by itself.
+
+    It gathers records of the partitions in ``owners``, for :func:`fetched`. Others keep what was
+    prefetched (one fetch) and pause.
+    """
     return _Consumer(
+        owners,
+        limits.batch_records_max,
         client_id=group,
         group_id=group,
         bootstrap_servers=list(brokers),
@@ -93,18 +141,11 @@ def new_consumer(group: str, *, brokers: Sequence[str], security: Security, limi
 
 
 async def fetched(
-    consumer: Any,
-    owners: Mapping[Partition, Owner],
-    *,
-    records_max: int,
-    timeout_s: float,
-    beyond_since_s: dict[Partition, float],
-) -> list[tuple[Owner, list[RawBatch]]]:
-    """Wait until partitions of ``owners`` have records; return them, at most ``records_max`` each.
+    consumer: Any, *, timeout_s: float, beyond_since_s: dict[Partition, float]
+) -> list[tuple[Any, list[RawBatch]]]:
+    """Wait until partitions have records; return all that were gathered, with their owners.
 
-    Partitions that are not in ``owners`` keep what was prefetched (one fetch) and pause. Everything
-    fetched is returned at once, because aiokafka fetches on only when its buffer is empty. Returns
-    nothing after ``timeout_s``. Raises ``ConfigurationError`` when a position lies beyond the end;
+    Returns nothing after ``timeout_s``. Raises ``ConfigurationError`` when a position lies beyond the end;
     ``beyond_since_s`` remembers between calls since when one seemed to.
     """
     loop = asyncio.get_running_loop()
@@ -117,12 +158,12 @@ async def fetched(
             if fetcher._closed:
                 raise ConsumerStoppedError
             try:
-                taken = await _taken_or_moved(consumer, owners, records_max)
+                taken = consumer.taken() or await _moved(consumer)
             except KafkaError as exc:
                 raise translated(exc, "cannot fetch") from exc
             remaining_s = deadline_s - loop.time()
             if taken or remaining_s <= 0:
-                await _check_ends(consumer, owners, taken, beyond_since_s)
+                await _check_ends(consumer, taken, beyond_since_s)
                 return taken
             waiter = fetcher._create_fetch_waiter()
             await asyncio.wait([waiter], timeout=remaining_s)
@@ -191,37 +232,33 @@ def high_water(consumer: Any, partition: Partition) -> int | None:
     return highwater
 
 
-async def _taken_or_moved(
-    consumer: Any, owners: Mapping[Partition, Owner], records_max: int
-) -> list[tuple[Owner, list[RawBatch]]]:
-    try:
-        return _taken(consumer._fetcher, owners, records_max)
-    except OffsetOutOfRangeError as exc:
-        ((tp, offset),) = exc.args[0].items()
-        await _leave_gap(consumer, tp, offset)
-        return []
-
-
-def _taken(
-    fetcher: Any, owners: Mapping[Partition, Owner], records_max: int
-) -> list[tuple[Owner, list[RawBatch]]]:
-    taken: list[tuple[Owner, list[RawBatch]]] = []
+async def _moved(consumer: Any) -> list[Any]:
+    """Nothing; raises what the broker refused, or goes on behind what retention removed."""
+    fetcher = consumer._fetcher
     for tp in list(fetcher._records):
-        owner = owners.get(tp)
-        if owner is None:
-            continue  # paused, or not positioned yet: a seek discards it
         result = fetcher._records[tp]
-        if hasattr(result, "check_raise"):
-            if taken:
-                break  # their positions have moved: hand them over, raise at the next call
+        if tp in consumer._owners and hasattr(result, "check_raise"):
             del fetcher._records[tp]
             fetcher._notify(fetcher._wait_consume_future)
-            result.check_raise()
-        del fetcher._records[tp]
-        fetcher._notify(fetcher._wait_consume_future)  # fetch on while we work
-        if result.check_assignment(tp):
-            taken.append((owner, _batches(tp, result, records_max)))
-    return taken
+            try:
+                result.check_raise()
+            except OffsetOutOfRangeError as exc:
+                ((_, offset),) = exc.args[0].items()
+                await _leave_gap(consumer, tp, offset)
+    return []
+
+
+def _joined(batches: Sequence[RawBatch], records_max: int) -> list[RawBatch]:
+    """The same records in fewer batches of at most ``records_max``."""
+    parts: list[list[RawBatch]] = []
+    size = 0
+    for batch in batches:
+        size += len(batch)
+        if not parts or size > records_max:
+            parts.append([])
+            size = len(batch)
+        parts[-1].append(batch)
+    return [joined(part) for part in parts]
 
 
 def _bare(_tp: Any, record: Any) -> Any:
@@ -262,8 +299,7 @@ def _state(consumer: Any, tp: Any) -> Any:
 
 async def _check_ends(
     consumer: Any,
-    owners: Mapping[Partition, Owner],
-    taken: Sequence[tuple[Owner, list[RawBatch]]],
+    taken: Sequence[tuple[Any, list[RawBatch]]],
     beyond_since_s: dict[Partition, float],
 ) -> None:
     """Find positions beyond the end where the broker (Tansu) reports none out of range.
@@ -271,7 +307,7 @@ async def _check_ends(
     A new leader's high watermark may lag for a moment, so it has to stay so for a while.
     """
     now_s = asyncio.get_running_loop().time()
-    for partition in list(owners) if not taken else ():
+    for partition in list(consumer._owners) if not taken else ():
         tp = aiokafka.TopicPartition(*partition)
         if tp not in consumer.assignment():
             continue

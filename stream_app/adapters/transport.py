@@ -102,6 +102,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             brokers=self.app.brokers,
             security=self.app.security,
             limits=self.app.limits,
+            owners=self.open_lanes,
         )
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -114,8 +115,6 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         return await self.run(
             fetching.fetched(
                 self._ensure_consumer(),
-                self.open_lanes,
-                records_max=self.app.limits.batch_records_max,
                 timeout_s=POLL_S,
                 beyond_since_s=self._beyond_since_s,
             )
