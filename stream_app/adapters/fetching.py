@@ -59,9 +59,16 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
         self._owners = owners
         self._records_max = records_max
         self._gathered: dict[Partition, tuple[Any, list[RawBatch]]] = {}
+        self._unreadable: Exception | None = None
 
     def gather(self) -> None:
         """Take what was fetched, of each partition until that is a batch of ``records_max``."""
+        try:
+            self._gather()
+        except Exception as exc:  # in a task of aiokafka's that nobody looks at
+            self._unreadable = exc
+
+    def _gather(self) -> None:
         fetcher = self._fetcher
         for tp in list(fetcher._records):
             owner, result = self._owners.get(tp), fetcher._records[tp]
@@ -78,8 +85,10 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
                 self._gathered[tp] = owner, batches + _batches(tp, result, self._records_max)
 
     def taken(self) -> list[tuple[Any, list[RawBatch]]]:
-        """What was gathered, in batches as large as they may be."""
+        """What was gathered, in batches as large as they may be; raises what ended that."""
         self.gather()
+        if self._unreadable is not None:
+            raise self._unreadable
         taken, self._gathered = list(self._gathered.values()), {}
         self.gather()
         return [(owner, _joined(batches, self._records_max)) for owner, batches in taken]
@@ -145,8 +154,8 @@ async def fetched(
 ) -> list[tuple[Any, list[RawBatch]]]:
     """Wait until partitions have records; return all that were gathered, with their owners.
 
-    Returns nothing after ``timeout_s``. Raises ``ConfigurationError`` when a position lies beyond the end;
-    ``beyond_since_s`` remembers between calls since when one seemed to.
+    Returns nothing after ``timeout_s``. Raises ``ConfigurationError`` when a position lies beyond
+    the end; ``beyond_since_s`` remembers between calls since when one seemed to.
     """
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s

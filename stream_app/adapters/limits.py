@@ -10,10 +10,10 @@ from stream_app.errors import ConfigurationError
 class Limits:
     """How much a worker fetches ahead and how long it may take.
 
-    Memory per partition: ``buffer_batches_max`` + 1 fetches of ``fetch_partition_bytes_max`` (as
-    compressed), or two batches of ``batch_records_max`` and one fetch, whichever comes first.
-    ``fetch_wait_ms`` is how long the broker holds an empty answer. It delays no record, but a
-    partition whose buffer ran empty while the answer for others is held waits for it.
+    Memory per partition: ``buffer_batches_max`` + 2 fetches of ``fetch_partition_bytes_max`` (as
+    compressed), or three batches of ``batch_records_max`` and two fetches, whichever comes first.
+    ``fetch_wait_ms`` is how long the broker holds an empty answer. It delays no record: while
+    records of some partitions wait for their turn, answers for others are held for 5 ms only.
     ``drain_timeout_s`` is what a handler call gets to finish when its partition is taken away or
     the worker stops; ``poll_interval_max_s`` how long the main loop may hang before the worker
     leaves the group.
