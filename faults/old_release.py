@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from stream_app import applying, merging, states
 from stream_app.codec import Outbox, encode_outbox
 from stream_app.core.neighbourhood import FAN
-from stream_app.core.state import USER, customer_name, decode_users, encode_users, layout
+from stream_app.core.state import (
+    USER,
+    Layout,
+    customer_name,
+    decode_users,
+    encode_users,
+    layout,
+)
 from stream_app.core.tables import ITEM, NEIGHBOUR, ItemTables
 from stream_app.handing import route_transitions
 from stream_app.settings import load_settings
@@ -29,15 +36,15 @@ def customer_before(blob: bytes) -> bytes:
     user["query_n"] = 0
     bought = user["bought_item"][0, : user["bought_n"][0]][-BOUGHT_BEFORE:].copy()
     user["bought_n"], user["bought_item"][0, : len(bought)] = len(bought), bought
-    (now,) = encode_users(user)
-    header, arrays = layout(USER)
-    starts = layout(USER, without="bought_ts")[1][:, 0].tolist()
-    kept, at = [now[:header]], header
-    for start, size, count in arrays.tolist():
-        end = at + size * now[count]
-        kept += [now[at:end]] if start in starts else []
-        at = end
-    return bytes([USER_BEFORE]) + b"".join(kept)[1:] + customer_name(blob)
+    user["schema"] = USER_BEFORE
+    return laid_out(user, layout(USER, without="bought_ts")) + customer_name(blob)
+
+
+def laid_out(record: NDArray[np.void], form: Layout) -> bytes:
+    """A ``(1,)`` record as schemas up to 4 had it: the header, then arrays as far as filled."""
+    full, (header, arrays) = record.tobytes(), form
+    parts = [full[start : start + size * full[count]] for start, size, count in arrays.tolist()]
+    return full[:header] + b"".join(parts)
 
 
 def item_before(blob: bytes) -> bytes:

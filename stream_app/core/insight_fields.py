@@ -25,7 +25,7 @@ EXPERIMENTS_MAX, VARIANTS_MAX, SUMS_N = 4, 4, 6
 NO_SEGMENT = 255
 MARKETING, PERSONAL = 1, 2  # bits of ``refused``: no promotions, no personal decisions at all
 
-# Sizes: 104 bytes, in every customer's blob.
+# Sizes: 104 bytes of every customer in memory.
 USER_FIELDS: list[tuple[str, str]] = [
     ("add_ts", "u4"),  # of the last add_to_cart
     ("absence_s", "f4"),  # between the session before and this one

@@ -1,4 +1,4 @@
-"""A customer's state and a partition's own: fixed records in memory, trimmed blobs in Redis."""
+"""A customer's state and a partition's own: fixed records in memory, packed blobs in Redis."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,7 +14,7 @@ from stream_app.core.insight_fields import (
     USER_FIELDS,
     start_insight,
 )
-from stream_app.core.jit import allocating, copy_into, kernel
+from stream_app.core.jit import copy_into, kernel
 from stream_app.core.model import (
     BOUGHT_MAX,
     CART_MAX,
@@ -25,15 +25,16 @@ from stream_app.core.model import (
     STEPS_MAX,
     VECTOR_MAX,
 )
+from stream_app.core.packing import pack, packing, unpack
 from stream_app.core.raw import bytes_of, zeroed
 from stream_app.core.revisits import REVISIT_WEIGHTS_N
 from stream_app.core.schema_1 import PARTITION_1, USER_1
 from stream_app.errors import SchemaUnknown
 
-USER_SCHEMA = 4
+USER_SCHEMA = 5
 PARTITION_SCHEMA = 2
 
-# The first fields are always stored, the arrays at the end only as far as they are filled.
+# Of the arrays at the end only what is filled counts, and is stored.
 USER = np.dtype(
     [
         ("schema", "u1"),
@@ -139,27 +140,9 @@ def layout(dtype: np.dtype[np.void], without: str = "") -> Layout:
     return header, np.array(sorted(table), np.int64)
 
 
-_LAYOUT = layout(USER)
-# Schema 3 had the same fields and no more than 10 bought items.
-_LAYOUTS = {2: layout(USER, without="bought_ts"), 3: _LAYOUT, USER_SCHEMA: _LAYOUT}
-
-
-@allocating
-def _trim(
-    full: NDArray[np.uint8], header: int, arrays: NDArray[np.int64], out: NDArray[np.uint8]
-) -> NDArray[np.int64]:
-    ends = np.zeros(len(full), np.int64)
-    at = 0
-    for u in range(len(full)):
-        copy_into(out[at:], full[u, :header])
-        at += header
-        for f in range(len(arrays)):
-            start = arrays[f, 0]
-            size = arrays[f, 1] * full[u, arrays[f, 2]]
-            copy_into(out[at:], full[u, start : start + size])
-            at += size
-        ends[u] = at
-    return ends
+_PACKING = packing(USER, USER_SCHEMA, _COUNTED)
+# Of blobs whose fields stand as they are. Schema 3 had no more than 10 bought items.
+_LAYOUTS = {2: layout(USER, without="bought_ts"), 3: layout(USER), 4: layout(USER)}
 
 
 @kernel
@@ -184,20 +167,17 @@ def _fill(
 
 
 def encode_users(users: NDArray[np.void], names: Sequence[bytes] | None = None) -> list[bytes]:
-    """Blobs of the ``(n,) USER`` records, each only as long as its filled arrays.
+    """Blobs of the ``(n,) USER`` records, packed as :mod:`stream_app.core.packing` says.
 
     ``names``, the customers' ids as text, follow them: who finds a blob without having had an event
     of the customer needs it (timers, after a restart).
 
     >>> state = new_users(np.array([7], np.uint64))
     >>> len(encode_users(state)[0]), encode_users(state, [b"anna"])[0][-4:], USER.itemsize
-    (232, b'anna', 3336)
+    (39, b'anna', 3336)
     """
-    full = bytes_of(users)
-    out = np.empty(full.size, np.uint8)
-    ends = _trim(full, *_LAYOUT, out)
-    packed = out[: ends[-1] if len(ends) else 0].tobytes()
-    starts = [0, *ends.tolist()]
+    packed, ends = pack(users, _PACKING)
+    starts = [0, *ends]
     if names is None:
         return [packed[a:b] for a, b in pairwise(starts)]
     return [packed[a:b] + name for (a, b), name in zip(pairwise(starts), names, strict=True)]
@@ -209,6 +189,8 @@ def customer_name(blob: bytes) -> bytes:
     >>> customer_name(encode_users(new_users(np.array([7], np.uint64)), [b"anna"])[0])
     b'anna'
     """
+    if blob[0] == USER_SCHEMA:
+        return blob[_read(blob)[1] :]
     if blob[0] not in _LAYOUTS:
         return b""
     header, arrays = _LAYOUTS[blob[0]]
@@ -217,25 +199,42 @@ def customer_name(blob: bytes) -> bytes:
 
 def fits(blob: bytes) -> bool:
     """Whether ``blob`` is a whole record, as it came by wire: that may be anything."""
-    if not blob or blob[0] not in _LAYOUTS or len(blob) < _LAYOUT[0]:
+    if not blob or blob[0] not in (*_LAYOUTS, USER_SCHEMA):
         return False
-    header, arrays = _LAYOUTS[blob[0]]
+    if blob[0] == USER_SCHEMA:
+        user, end = _read(blob)
+        whole = end == len(blob)
+    elif whole := _fits_layout(blob, _LAYOUTS[blob[0]]):
+        user = decode_users(np.zeros(1, np.uint64), [blob])
+    if not whole:
+        return False
+    (one,) = user
+    kinds = one["ring_kind"][: one["ring_n"]] & 0x7F
+    return bool(
+        (kinds < len(KINDS)).all()
+        and one["session_n"] <= one["ring_n"]
+        and one["step"] < STEPS_MAX
+        and one["previous_step"] < STEPS_MAX
+    )
+
+
+def _read(blob: bytes) -> tuple[NDArray[np.void], int]:
+    """The ``(1,) USER`` record of a packed blob, and its bytes; -1 when it is not whole."""
+    user = zeroed(1, USER)
+    (end,) = unpack([blob], np.zeros(1, np.int64), user, _PACKING).tolist()
+    return user, end
+
+
+def _fits_layout(blob: bytes, form: Layout) -> bool:
+    header, arrays = form
+    if len(blob) < header:
+        return False
     sizes = [size * blob[count] for _, size, count in arrays.tolist()]
     assert USER.fields is not None
     whole = {start: field.itemsize for field, start, *_ in USER.fields.values()}
     rooms = [whole[start] for start in arrays[:, 0].tolist()]
     fitting = all(size <= room for size, room in zip(sizes, rooms, strict=True))
-    counts = np.frombuffer(blob[:header], np.uint8)
-    ring_n, session_n = (counts[USER.fields[name][1]] for name in ("ring_n", "session_n"))
-    steps = (blob[USER.fields[name][1]] for name in ("step", "previous_step"))
-    if not fitting or len(blob) != header + sum(sizes):
-        return False
-    kinds = decode_users(np.zeros(1, np.uint64), [blob])["ring_kind"] & 0x7F
-    return bool(
-        (kinds < len(KINDS)).all()
-        and session_n <= ring_n
-        and all(step < STEPS_MAX for step in steps)
-    )
+    return fitting and len(blob) == header + sum(sizes)
 
 
 def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
@@ -250,8 +249,8 @@ def new_users(ids: NDArray[np.uint64]) -> NDArray[np.void]:
 def decode_users(ids: NDArray[np.uint64], blobs: Sequence[bytes | None]) -> NDArray[np.void]:
     """``(n,) USER`` records from blobs; ``None`` is a new customer.
 
-    Blobs of schemas 1 to 3 are migrated. Raises :class:`~stream_app.errors.SchemaUnknown` for a
-    blob of a newer release.
+    Blobs of schemas 1 to 4 are migrated. Raises :class:`~stream_app.errors.SchemaUnknown` for a
+    blob of a newer release, and for one that is not whole.
     """
     users = new_users(ids)
     known = [(row, blob) for row, blob in enumerate(blobs) if blob]
@@ -260,7 +259,13 @@ def decode_users(ids: NDArray[np.uint64], blobs: Sequence[bytes | None]) -> NDAr
     for schema in {blob[0] for _, blob in known}:
         some = [(row, blob) for row, blob in known if blob[0] == schema]
         rows = np.array([row for row, _ in some], np.int64)
-        if schema in _LAYOUTS:
+        if schema == USER_SCHEMA:
+            if (unpack([blob for _, blob in some], rows, users, _PACKING) < 0).any():
+                raise SchemaUnknown(
+                    "a blob of customer state is not whole: it is not what a release wrote, so"
+                    " restore the backup"
+                )
+        elif schema in _LAYOUTS:
             unpack_users([blob for _, blob in some], rows, users, _LAYOUTS[schema])
             users["schema"][rows] = USER_SCHEMA
         elif schema == 1:

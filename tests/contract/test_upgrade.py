@@ -7,13 +7,12 @@ from zlib import decompress
 import numpy as np
 import pytest
 
-from faults.old_release import customer_before, item_before, outbox_before
+from faults.old_release import customer_before, item_before, laid_out, outbox_before
 from stream_app.adapters.memory import MemoryPublic, MemoryStore
 from stream_app.codec import decode_outbox, decode_transitions
 from stream_app.core.model import Model
 from stream_app.core.schema_1 import PARTITION_1, USER_1
 from stream_app.core.state import (
-    _trim,
     customer_name,
     decode_partition,
     decode_users,
@@ -96,9 +95,7 @@ def as_schema_1(blob: bytes) -> bytes:
         old[name] = user[name][: old[name].shape[1]] if old[name].ndim > 1 else user[name]
     assert user["bought_n"] <= old["bought_item"].shape[1], "as many as it could hold"
     old["schema"] = 1
-    out = np.empty(USER_1.itemsize, np.uint8)
-    (end,) = _trim(old.view(np.uint8).reshape(1, -1), *layout(USER_1), out)
-    return out[:end].tobytes()
+    return laid_out(old, layout(USER_1))
 
 
 def partition_as_schema_1(meta: bytes) -> bytes:
@@ -179,12 +176,12 @@ async def test_an_upgrade_from_the_release_before_loses_and_doubles_nothing(run:
 def test_what_the_release_before_stored_is_read_and_could_be_written_again() -> None:
     customer, item = b85decode(CUSTOMER_2), b85decode(ITEM_1)
     (user,) = decode_users(np.array([42], np.uint64), [customer])
-    assert (user["schema"], user["events"], user["purchases"], user["monetary"]) == (4, 9, 2, 55.0)
+    assert (user["schema"], user["events"], user["purchases"], user["monetary"]) == (5, 9, 2, 55.0)
     assert user["bought_item"][:2].tolist() == user["ring_item"][[4, 7]].tolist()
     assert not user["bought_ts"].any() and user["query_n"] == 0
     assert customer_name(customer) == b"anna"
     now = encode_users(decode_users(np.array([42], np.uint64), [customer]), [b"anna"])[0]
-    assert now[0] == 4 and customer_before(now) == customer
+    assert now[0] == 5 and customer_before(now) == customer
 
     tables = ItemTables(Model(), rows_max=1_000, nodes_max=2_000)
     node = tables.ensure(np.array([2], np.uint64))
