@@ -107,6 +107,18 @@ PANELS: tuple[Panel, ...] = (  # title, unit, what it says, (expression, legend)
         ((f"sum by (name) (rate(stream_app_ignored_events_total{RATE}))", "{{name}}"),),
     ),
     (
+        "Copied",
+        "ops",
+        "Records of vendors' topics by what became of them",
+        (
+            (
+                'sum by (stage, outcome) (rate(stream_app_records_total{stage=~"copy-.+"}'
+                f"{RATE}))",
+                "{{stage}} {{outcome}}",
+            ),
+        ),
+    ),
+    (
         "Redis and Kafka, p95",
         "s",
         "Wall time of a call",

@@ -247,6 +247,22 @@ def test_strimzi_gets_the_rights_that_the_worker_needs(helm: str) -> None:
     assert granted == needed
 
 
+def test_topics_that_are_copied_may_be_read_and_are_watched(helm: str) -> None:
+    settings = FULL["settings"] | {"source_topics": "web-ga4=ga4, app.events=segment"}
+    strimzi = {"enabled": True, "user": True}
+    found = rendered(helm, FULL | {"settings": settings, "strimzi": strimzi})
+    acls = found["KafkaUser", "shop-stream-app"]["spec"]["authorization"]["acls"]
+    granted = {acl["resource"]["name"]: acl["operations"] for acl in acls}
+    assert (granted["web-ga4"], granted["app.events"]) == (["Read"], ["Read"])
+    triggers = found["ScaledObject", "shop-stream-app"]["spec"]["triggers"]
+    watched = [trigger["metadata"]["topic"] for trigger in triggers]
+    assert watched == ["web-ga4", "app.events", "shop.events", "cooccurrence"]
+    given = load_settings(worker_of(found)[0])
+    assert given.source_formats() == {"web-ga4": "ga4", "app.events": "segment"}
+    made = {name for kind, name in found if kind == "KafkaTopic"}
+    assert not made & given.source_formats().keys()
+
+
 def test_keda_watches_the_group_and_topics_of_the_settings(helm: str) -> None:
     scaled = rendered(helm, FULL)["ScaledObject", "shop-stream-app"]["spec"]
     watched = [trigger["metadata"] for trigger in scaled["triggers"]]

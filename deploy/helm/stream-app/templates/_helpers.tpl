@@ -22,6 +22,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ index .root.Values.settings (printf "%s_topic" .setting) | default .default }}
 {{- end }}
 
+{{/* The topics that are copied to the clickstream, as a JSON list: of "web=ga4,app=segment" web and app. */}}
+{{- define "stream-app.sources" -}}
+{{- $found := list }}
+{{- range splitList "," (.Values.settings.source_topics | default "") }}
+{{- with trim (splitList "=" . | first) }}{{ $found = append $found . }}{{ end }}
+{{- end }}
+{{- toJson $found }}
+{{- end }}
+
 {{/* The settings of the worker, as YAML: with Strimzi its topics are made after them too. */}}
 {{- define "stream-app.settings" -}}
 {{- $settings := deepCopy .Values.settings }}
