@@ -67,12 +67,12 @@ def secured_kafka(one: Certificate, passwords: dict[str, str]) -> Iterator[tuple
         yield broker, f"localhost:{port}"
 
 
-async def grant(broker: ApacheKafka) -> None:
-    """Apply ``deploy/kafka-acls.txt``."""
+async def grant(broker: ApacheKafka, *more: str) -> None:
+    """Apply ``deploy/kafka-acls.txt``, and ``more`` lines like its own."""
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()
     try:
-        for line in (deploy / "kafka-acls.txt").read_text().splitlines():
+        for line in (*(deploy / "kafka-acls.txt").read_text().splitlines(), *more):
             if line.startswith("#"):
                 continue
             who, kind, name, operation = line.split()

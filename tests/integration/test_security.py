@@ -37,9 +37,10 @@ from tests.integration.secured import (
     secured_kafka,
     tls_before,
 )
-from tests.servers import ApacheKafka, KafkaUnavailable
+from tests.servers import ApacheKafka, KafkaUnavailable, create_topic
 
 EVENTS, DEADLINE_S = 600, 300.0
+TILL = "till"  # a topic that is copied
 START_S = 300.0  # of a worker that has to compile its kernels first
 PRINCIPALS = ("worker", "shop", "reader", "desk", "operator")
 PASSWORDS = {name: f"secret-of-{name}" for name in PRINCIPALS}
@@ -104,6 +105,7 @@ def variables(
         "STREAM_APP_REDIS_URL": f"rediss://{user}@localhost:{tls_port}/0",
         "STREAM_APP_REDIS_PASSWORD_FILE": str(home / f"redis-{user}"),
         "STREAM_APP_REDIS_CA_FILE": str(one.ca),
+        "STREAM_APP_SOURCE_TOPICS": f"{TILL}=own",
         "STREAM_APP_SUPPORT_TRAIN_FILE": str(home / "messages.csv"),
         "STREAM_APP_CLICKSTREAM_PARTITIONS": "2",
         "STREAM_APP_COOCCURRENCE_PARTITIONS": "2",
@@ -149,13 +151,23 @@ async def desk_is_told(settings: Settings, address: str, one: Certificate) -> No
         await asyncio.sleep(0.2)
 
 
-async def until_applied(settings: Settings, log_path: Path) -> None:
-    store, n = redis_store(settings), settings.clickstream_partitions
+async def till_sells(kafka: ApacheKafka) -> None:
+    """An event in a topic of somebody else's, who makes it with rights of their own."""
+    await create_topic(kafka.bootstrap, TILL)
+    sold = {"event": "purchase", "ts": 1_767_600_000, "user_id": "till-ann", "item_id": "i1"}
+    async with KafkaLog([kafka.bootstrap]) as log:
+        await log.send(TILL, 0, [Record(None, orjson.dumps(sold))])
+
+
+async def until_applied(
+    settings: Settings, log_path: Path, *, space: str = USERS, n: int = 2, wanted: int = EVENTS
+) -> None:
+    store = redis_store(settings)
     deadline = asyncio.get_running_loop().time() + START_S
     try:
         while True:
-            blobs = await store.load(USERS, range(n), [ACCOUNTS_ID] * n)
-            if sum(orjson.loads(blob)["cursor"] for blob in blobs if blob) >= EVENTS:
+            blobs = await store.load(space, range(n), [ACCOUNTS_ID] * n)
+            if sum(orjson.loads(blob)["cursor"] for blob in blobs if blob) >= wanted:
                 return
             assert asyncio.get_running_loop().time() < deadline, _tail(log_path)
             await asyncio.sleep(0.2)
@@ -207,7 +219,8 @@ async def test_a_worker_with_least_rights_and_tls_everywhere_serves(
         given = variables(*where, principal="worker", user="writer")
         operator = variables(*where, principal="operator", user="operator")
         settings = load_settings(given)
-        await grant(kafka)
+        await grant(kafka, f"worker topic {TILL} Read")
+        await till_sells(kafka)
         await ensure_topics(
             topic_specs(settings), brokers=[secure], security=scram("operator", one)
         )
@@ -217,6 +230,7 @@ async def test_a_worker_with_least_rights_and_tls_everywhere_serves(
         worker = started_worker(given, log_path)
         try:
             await until_applied(settings, log_path)
+            await until_applied(settings, log_path, space=f"copy-{TILL}:", n=1, wanted=1)
             await asyncio.to_thread(only_health_is_shown, settings.web_port)
             await desk_is_told(settings, secure, one)
             await asyncio.to_thread(aggregates, operator, tmp_path)
