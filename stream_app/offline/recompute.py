@@ -57,6 +57,9 @@ class Customers:
         self.next_steps: Counter[tuple[int, int]] = Counter()
         self._watermarks: dict[int, int] = {}
         self._data = ""  # of the event that is being applied
+        self._offset = -1  # of the record that the last event was of
+        self._one_more = False  # whether this event is of that record, too
+        self._dropped = False  # whether the record was: those of one record go the same way
         self._moves: list[
             tuple[int, Sequence[Visit], float, int, float, tuple[int, ...]]
         ] = []  # as the columns of TRANSITION begin
@@ -71,6 +74,8 @@ class Customers:
         assert events.dtype == EVENT
         for k, row in enumerate(events.tolist()):
             self._data = (data or {}).get(k, "")
+            offset = int(events["offset"][k])
+            self._one_more, self._offset = offset == self._offset, offset
             self._apply(*row)
             who = self.customers.get(row[0])
             if who is not None and names is not None:
@@ -119,20 +124,20 @@ class Customers:
             return
         kind = KINDS[kind_number]
         if refused:
-            self.rejected += 1
+            self._dropped = False
+            self.rejected += not self._one_more
             return
         who = self.customers.setdefault(customer_id, Customer(customer_id))
-        if event_id in who.seen:
-            self.rejected += 1
+        if not self._one_more:
+            self._dropped = self._seen(who, event_id) or (
+                kind != "erase" and self._too_fast(who, ts)
+            )
+        if self._dropped:
+            self.rejected += not self._one_more
             return
-        if event_id:
-            who.seen = [*who.seen, event_id][-SEEN_MAX:]
         if kind == "erase":
             del self.customers[customer_id]
             self.applied += 1
-            return
-        if self._too_fast(who, ts):
-            self.rejected += 1
             return
         weight = _WEIGHTS[kind]
         self._session(who, ts, session, lasting=bool(device))
@@ -162,7 +167,16 @@ class Customers:
         who.last_ts = max(who.last_ts, ts)
         who.events += 1
         who.offset, who.anonymous = offset, 2 if anonymous and device else anonymous
-        self.applied += 1
+        self.applied += not self._one_more
+
+    @staticmethod
+    def _seen(who: Customer, event_id: int) -> bool:
+        """Whether the event came before; it is remembered."""
+        if event_id in who.seen:
+            return True
+        if event_id:
+            who.seen = [*who.seen, event_id][-SEEN_MAX:]
+        return False
 
     def _too_fast(self, who: Customer, ts: float) -> bool:
         """Above the rate that the customer's events may have, in event time."""

@@ -101,6 +101,22 @@ def test_a_repeated_event_id_within_the_window_is_learned_once() -> None:
     assert states(stream)["events"].tolist() == [SEEN_MAX]
 
 
+def test_the_events_of_one_record_are_taken_or_dropped_together() -> None:
+    """An order of two products, sent twice: one record each, whatever a recompute goes by."""
+    order: list[dict[str, float | str]] = [
+        {"kind": "purchase", "item": item, "event_id": 7, "offset": 1} for item in (1, 2)
+    ]
+    again = [{**row, "offset": 3} for row in order]
+    log = events({"offset": 0}, *order, {"offset": 2}, *again, {"offset": 4})
+    stream, batch = Stream(), recomputed([log], JOURNEY)
+    stream.learn(log)
+    (partition,) = stream.partition
+    assert (partition["applied"], partition["rejected"]) == (4, 1)
+    assert (batch.applied, batch.rejected) == (4, 1)
+    assert kept(stream) == {1: batch.customers[1].blob()}
+    assert states(stream)["purchases"].tolist() == [2]
+
+
 def test_a_repeat_beyond_the_window_is_taken_for_a_new_event() -> None:
     others = [{"event_id": 100 + k} for k in range(SEEN_MAX)]
     learned = Stream().learn(events({"event_id": 77}, *others, {"event_id": 77}))
