@@ -5,6 +5,7 @@ import signal
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -16,8 +17,8 @@ from stream_app.errors import ConfigurationError
 from stream_app.formats import FORMAT_HEADER, ORIGIN_HEADER
 from stream_app.ports import ACCOUNTS_ID, USERS, Record
 from tests.conftest import NewTopicFactory, UniqueName
-from tests.integration.test_worker import Shopfront
-from tests.servers import Kafka
+from tests.integration.test_worker import Shopfront, without_timeouts
+from tests.servers import Kafka, create_topic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SHOPPERS, ITEMS, EACH = 60, 12, 40
@@ -70,8 +71,8 @@ async def copied(
     tmp_path: Path,
 ) -> AsyncIterator[Copied]:
     web, app = await new_topic("web", partitions=WEB), await new_topic("app", partitions=APP)
-    given = f"{web}=ga4,{app}=segment"
-    shop = Shopfront(kafka, valkey, unique, tmp_path, STREAM_APP_SOURCE_TOPICS=given)
+    given = {"STREAM_APP_SOURCE_TOPICS": f"{web}=ga4,{app}=segment"}
+    shop = Shopfront(kafka, valkey, unique, tmp_path, **given, **without_timeouts(tmp_path))
     async with shop.opened():
         yield Copied(shop, web, app)
 
@@ -156,6 +157,7 @@ async def test_two_vendors_topics_become_lists_of_the_same_customers_across_a_cr
     names = {f"shopper-{k}" for k in range(SHOPPERS)} | {"anna"}
     await shop.until(lambda: copied.listed(names), shows=names)
     await letters_tell_why(copied)
+    await the_state_is_that_of_the_clickstream(shop)
     await what_is_copied_is_committed(copied)
 
 
@@ -178,6 +180,19 @@ async def letters_tell_why(copied: Copied) -> None:
         return done["cursor"] > before and done["dead_lettered"] == len(NOBODYS) + 1
 
     await shop.until(again)
+
+
+async def the_state_is_that_of_the_clickstream(shop: Shopfront) -> None:
+    """Also where a record was copied twice: ``verify`` reads the same ids from the headers."""
+    verdict: dict[str, Any] = {}
+
+    async def verified() -> bool:
+        _code, out, err = await shop.run("verify")
+        verdict.update(orjson.loads(out.strip().splitlines()[-1]), text=out + err)
+        return bool(verdict["passed"])
+
+    await shop.until(verified, shows=verdict)
+    assert (verdict["lost"], verdict["doubled"], verdict["divergent_customers"]) == (0, 0, 0)
 
 
 async def what_is_copied_is_committed(copied: Copied) -> None:
@@ -218,9 +233,12 @@ async def test_a_missing_source_topic_stops_the_start_and_is_not_made(
             await check_there([missing], setting="X", brokers=[kafka.bootstrap])
 
 
+@pytest.mark.parametrize("broker", ["kafka", "tansu"])
 async def test_of_what_no_group_has_committed_nothing_is_known(
-    kafka: Kafka, unique: UniqueName, new_topic: NewTopicFactory
+    broker: str, unique: UniqueName, request: pytest.FixtureRequest
 ) -> None:
-    topic = await new_topic("fresh")
-    found = await committed_offset(unique("nobody"), topic, 0, brokers=[kafka.bootstrap])
-    assert found is None
+    at: str = request.getfixturevalue(broker).bootstrap
+    topic = unique("fresh")
+    await create_topic(at, topic)
+    await check_there([topic], setting="X", brokers=[at])
+    assert await committed_offset(unique("nobody"), topic, 0, brokers=[at]) is None

@@ -141,6 +141,14 @@ def _faust(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "faust", "-A", "stream_app.app", *arguments]
 
 
+def without_timeouts(home: Path) -> dict[str, str]:
+    """The setting of a journey that announces nothing, so that the log stays what was sent."""
+    journey = home / "journey.toml"
+    shipped = (Path(stream_app.__file__).parent / "journey.toml").read_text()
+    journey.write_text(shipped.partition("[timeouts.")[0])
+    return {"STREAM_APP_JOURNEY_FILE": str(journey)}
+
+
 @pytest.fixture
 async def shop(
     kafka: Kafka, valkey: ValkeyServer, unique: UniqueName, tmp_path: Path
@@ -148,13 +156,10 @@ async def shop(
     """Topics created, nothing started. Without time-outs: they would go on adding to the log while
     it is verified. The model is a tuned one, so that workers and ``verify`` must read the same.
     """
-    journey = tmp_path / "journey.toml"
-    shipped = (Path(stream_app.__file__).parent / "journey.toml").read_text()
-    journey.write_text(shipped.partition("[timeouts.")[0])
     model = tmp_path / "model.json"
     model.write_bytes(orjson.dumps(TUNED))
-    files = {"STREAM_APP_JOURNEY_FILE": str(journey), "STREAM_APP_MODEL_FILE": str(model)}
-    shop = Shopfront(kafka, valkey, unique, tmp_path, **files)
+    files = {"STREAM_APP_MODEL_FILE": str(model)}
+    shop = Shopfront(kafka, valkey, unique, tmp_path, **files, **without_timeouts(tmp_path))
     async with shop.opened():
         yield shop
 
