@@ -2,17 +2,19 @@
 
 Customers in schema 2, which knew no words of a search, no purchase times and 10 bought items at
 most; items in schema 1, which knew no fans; outboxes in schema 1, whose transitions were routed
-when they were committed.
+when they were committed; blend weights in schema 1, which knew a source less.
 Nothing of this is in the product: the worker's encoders are replaced before Faust starts.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_app import applying, merging, states
 from stream_app.codec import Outbox, encode_outbox
+from stream_app.core.hybrid import BLEND, BLEND_1
 from stream_app.core.neighbourhood import FAN
 from stream_app.core.state import (
     USER,
@@ -24,9 +26,10 @@ from stream_app.core.state import (
 )
 from stream_app.core.tables import ITEM, NEIGHBOUR, ItemTables
 from stream_app.handing import route_transitions
+from stream_app.owning import BLEND_ID
 from stream_app.settings import load_settings
 
-USER_BEFORE, ITEM_BEFORE, OUTBOX_BEFORE = 2, 1, 1
+USER_BEFORE, ITEM_BEFORE, OUTBOX_BEFORE, BLEND_BEFORE = 2, 1, 1, 1
 BOUGHT_BEFORE = 10
 
 
@@ -64,6 +67,18 @@ def outbox_before(outbox: Outbox, *, partitions: int) -> bytes:
     return encode_outbox(Outbox(**told | changed))
 
 
+def blend_before(blob: bytes) -> bytes:
+    """The same of blend weights: shares among the sources that there were."""
+    now, old = np.frombuffer(blob, BLEND), np.zeros(1, BLEND_1)
+    known = BLEND_1["weights"].shape[1]
+    for name in ("observed", "loss", "published_loss"):
+        old[name] = now[name]
+    shares = now["weights"][..., :known]
+    old["schema"], old["sources_n"] = BLEND_BEFORE, known
+    old["weights"] = shares / shares.sum(axis=-1, keepdims=True)
+    return old.tobytes()
+
+
 def install() -> None:
     """Let this process store the schemas of the release before."""
     partitions = load_settings().cooccurrence_partitions
@@ -75,6 +90,13 @@ def install() -> None:
     def items(tables: ItemTables, nodes: NDArray[np.int64]) -> list[bytes]:
         return [item_before(blob) for blob in encode_tables(tables, nodes)]
 
+    changed_now = applying.changed  # type: ignore[attr-defined]
+
+    def changed(*kept: Any) -> list[tuple[bytes, bytes]]:
+        writes = changed_now(*kept)
+        return [(key, blend_before(v) if key == BLEND_ID else v) for key, v in writes]
+
+    applying.changed = changed  # type: ignore[attr-defined]
     states.encode_users = merging.encode_users = customers  # type: ignore[attr-defined]
     ItemTables.encode = items  # type: ignore[method-assign,assignment]
     applying.encode_outbox = lambda outbox: outbox_before(outbox, partitions=partitions)  # type: ignore[attr-defined]

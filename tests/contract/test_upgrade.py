@@ -7,9 +7,10 @@ from zlib import decompress
 import numpy as np
 import pytest
 
-from faults.old_release import customer_before, item_before, laid_out, outbox_before
+from faults.old_release import blend_before, customer_before, item_before, laid_out, outbox_before
 from stream_app.adapters.memory import MemoryPublic, MemoryStore
 from stream_app.codec import decode_outbox, decode_transitions
+from stream_app.core.hybrid import BLEND
 from stream_app.core.model import Model
 from stream_app.core.schema_1 import PARTITION_1, USER_1
 from stream_app.core.state import (
@@ -22,6 +23,7 @@ from stream_app.core.state import (
 from stream_app.core.tables import ItemTables
 from stream_app.embedded import ValkeyServer
 from stream_app.offline.recompute_customers import agree_but_for_migration
+from stream_app.owning import BLEND_ID
 from stream_app.ports import ITEMS, USERS, Commit
 from tests.contract.shop_run import (
     ITEM_PARTITIONS,
@@ -142,6 +144,9 @@ async def to_release_before(run: Run) -> None:
         claim = await run.state.claim(USERS, p)
         held = zip(ids_of(p), await blobs_of(run, p), strict=True)
         writes = [(key.tobytes(), customer_before(blob)) for key, blob in held if blob]
+        (blend,) = await run.state.load(USERS, [p], [BLEND_ID])
+        assert blend is not None
+        writes.append((BLEND_ID, blend_before(blend)))
         outbox = outbox_before(decode_outbox(claim.outbox), partitions=ITEM_PARTITIONS)
         await run.state.commit(
             claim, Commit(claim.cursor, claim.cursor or 0, writes, claim.meta, outbox)
@@ -164,7 +169,13 @@ async def test_an_upgrade_from_the_release_before_loses_and_doubles_nothing(run:
     await to_release_before(run)
     waiting = [decode_outbox((await run.state.claim(USERS, p)).outbox) for p in range(SOURCES)]
     assert all(outbox.schema == 1 and outbox.transitions for outbox in waiting)
-    await work(run, await take_over(run.worker()), first=ROUNDS)
+    new = await take_over(run.worker())
+    for p, owned in new.learn.owned.items():
+        before = old.learn.owned[p].blend
+        for name in BLEND.names or ():
+            np.testing.assert_allclose(owned.blend[name], before[name], rtol=1e-12)
+        assert before["observed"].sum() > 0 and owned.blend["schema"] == 2
+    await work(run, new, first=ROUNDS)
     told = [fault for fault in await faults(run) if "customers differ" not in fault]
     assert told == [], "accounts, transitions, items, lists and dead letters are what the log says"
     for p in range(SOURCES):
