@@ -40,6 +40,11 @@ HEADERS_BYTES_MAX = 32_768  # of one record: with the largest event it still fit
 Committed = Callable[[str, int], Awaitable[int | None]]
 
 
+def space_of(topic: str) -> str:
+    """The state space of a topic's stage: nothing but cursors and accounts."""
+    return f"copy-{topic}:"
+
+
 class Meta(Books):
     """A source partition's accounts: ``applied`` records were sent."""
 
@@ -80,7 +85,7 @@ class Copy:
     ) -> None:
         self.topic = topic
         self.name = f"copy-{topic}"  # of the stage
-        self.space = f"{self.name}:"  # of the state, which is cursors and accounts
+        self.space = space_of(topic)
         self.owned: dict[int, Owned] = {}
         self.formats = Formats(settings.event_format)
         self._format = settings.source_formats()[topic].encode()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from stream_app.adapters.following import followed
 from stream_app.adapters.generations import GenerationStore
+from stream_app.copying import space_of
 from stream_app.ports import PublicHash, Record
 from stream_app.settings import Settings
 from stream_app.worker import Worker, redis_store, security, topic_specs
@@ -91,7 +92,10 @@ async def rebuilt(settings: Settings, *, keep_old: bool, say: Say) -> Rebuilt:
             taken = await _wait_for_workers(
                 store, epochs, timeout_s=settings.session_timeout_s + PATIENCE_S
             )
-            dropped = 0 if keep_old or not taken else await _dropped(before, list(epochs))
+            dropped = 0
+            if taken and not keep_old:
+                dropped = await _dropped(before, list(epochs))
+                dropped += await _dropped_sources(before, list(settings.source_formats()))
         finally:
             await worker.close()  # and its store
             await before.close()
@@ -152,3 +156,13 @@ async def _wait_for_workers(
 
 async def _dropped(store: GenerationStore, places: Sequence[Place]) -> int:
     return sum([await store.drop(space, number) for space, number in places])
+
+
+async def _dropped_sources(store: GenerationStore, topics: Sequence[str]) -> int:
+    """Cursors of what is copied, whose workers went on from theirs in the new generation."""
+    dropped = 0
+    for topic in topics:
+        number = 0
+        while keys := await store.drop(space_of(topic), number):
+            number, dropped = number + 1, dropped + keys
+    return dropped

@@ -162,7 +162,7 @@ LAYERS: dict[str, tuple[str, str]] = {
         " support_knowledge timers adapters",
         "orjson",
     ),
-    "rebuild": ("ports settings adapters worker", ""),
+    "rebuild": ("copying ports settings adapters worker", ""),
     "health": ("errors ports pipeline retrying", ""),
     "log_floods": ("", ""),
     "memory_watch": ("errors", ""),

@@ -16,6 +16,7 @@ from stream_app.embedded import valkey_server
 from stream_app.errors import ConfigurationError, Fenced, StoreUnavailable
 from stream_app.ports import USERS, Claim, Commit, PublicHash
 from tests.contract.stores import redis_store
+from tests.contract.test_copying import Source, batch, viewed
 from tests.servers import Sentinel
 
 PARTITIONS = range(12)
@@ -103,6 +104,20 @@ async def test_partitions_spread_over_a_cluster_and_stay_fenced(
     with pytest.raises(Fenced):
         await store.commit(claims[5], Commit(10, 20, [], b"", b""))
     await store.commit(second, Commit(10, 20, [], b"", b""))
+
+
+async def test_cursors_of_copied_topics_spread_over_a_cluster_and_stay_fenced(
+    store: RedisStore, cluster: list[Redis]
+) -> None:
+    source = Source(store, "app")
+    for partition in PARTITIONS:
+        await source.stage.assign(partition)
+        await source.stage.process(batch(viewed("anna", "1"), partition=partition))
+    assert all(admin.dbsize() > 0 for admin in cluster)
+    after = source.worker(store)
+    assert [await after.assign(partition) for partition in PARTITIONS] == [1] * len(PARTITIONS)
+    with pytest.raises(Fenced):
+        await source.stage.process(batch(viewed("anna", "2"), first=1))
 
 
 async def test_public_keys_spread_over_a_cluster(store: RedisStore, cluster: list[Redis]) -> None:

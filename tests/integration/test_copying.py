@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from redis import Redis
 
 from stream_app.adapters.partitioning import partition_of
 from stream_app.adapters.topics import StoredRecord, check_there, committed_offset, consume
@@ -214,6 +215,9 @@ async def what_is_copied_is_committed(copied: Copied) -> None:
     await copied.send(topic, [app_views()[0].replace(b"shopper-0", b"after")])
     await shop.until(lambda: copied.listed({"after"}))
     assert (places(await copied.clicks()) - before).total() == 1  # nothing was copied again
+    with Redis.from_url(shop.settings.redis_url, protocol=2) as client:
+        assert not client.keys("sa1:{copy-*")  # of the old generation
+        assert len(client.keys("sa1:g2:{copy-*#cursor")) == WEB + APP
 
 
 async def test_a_missing_source_topic_stops_the_start_and_is_not_made(
