@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import aiokafka
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 BEYOND_END_GRACE_S = 5.0
 SWITCH_INTERVAL_S = 0.001
 FETCHES_APART_S = 0.005
-PARTIAL_WAIT_MS = 5  # how long the broker may hold an answer for only some of our partitions
+MORE_APART_S = 0.01  # on top, while nobody takes what is there: an answer costs what a record costs
 
 
 def take_turns() -> None:
@@ -59,6 +60,7 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
         self._owners = owners
         self._records_max = records_max
         self._gathered: dict[Partition, tuple[Any, list[RawBatch]]] = {}
+        self._asked = asyncio.Event()
         self._unreadable: Exception | None = None
 
     def gather(self) -> None:
@@ -90,6 +92,7 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
         if self._unreadable is not None:
             raise self._unreadable
         taken, self._gathered = list(self._gathered.values()), {}
+        self._asked.set()
         self.gather()
         return [(owner, _joined(batches, self._records_max)) for owner, batches in taken]
 
@@ -100,15 +103,18 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
         fetcher._prefetch_backoff = 0.0
         fetch = fetcher._proc_fetch_request
 
-        async def fetch_and_rest(assignment: Any, node_id: int, request: Any) -> bool:
-            if fetcher._records:
-                request._max_wait_ms = min(request._max_wait_ms, PARTIAL_WAIT_MS)
-            found: bool = await fetch(assignment, node_id, request)
+        async def fetch_and_rest(*request: Any) -> bool:
+            found: bool = await fetch(*request)
             if found:
                 self.gather()
                 for waiter in list(fetcher._fetch_waiters):
                     fetcher._notify(waiter)
                 await asyncio.sleep(FETCHES_APART_S)
+                if self._gathered:
+                    self._asked.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(MORE_APART_S):
+                            await self._asked.wait()
             return found
 
         fetcher._proc_fetch_request = fetch_and_rest

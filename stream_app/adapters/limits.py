@@ -12,8 +12,8 @@ class Limits:
 
     Memory per partition: ``buffer_batches_max`` + 2 fetches of ``fetch_partition_bytes_max`` (as
     compressed), or three batches of ``batch_records_max`` and two fetches, whichever comes first.
-    ``fetch_wait_ms`` is how long the broker holds an empty answer. It delays no record: while
-    records of some partitions wait for their turn, answers for others are held for 5 ms only.
+    ``fetch_wait_ms`` is how long the broker holds an empty answer. It delays no record, but a
+    partition of which a batch waits already is asked for again when the answer for others is there.
     ``drain_timeout_s`` is what a handler call gets to finish when its partition is taken away or
     the worker stops; ``poll_interval_max_s`` how long the main loop may hang before the worker
     leaves the group.
