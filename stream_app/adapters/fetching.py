@@ -96,6 +96,14 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
         self.gather()
         return [(owner, _joined(batches, self._records_max)) for owner, batches in taken]
 
+    async def _rest(self) -> None:
+        await asyncio.sleep(FETCHES_APART_S)
+        if self._gathered:
+            self._asked.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MORE_APART_S):
+                    await self._asked.wait()
+
     async def start(self) -> None:
         """Connect and join the group."""
         await super().start()
@@ -109,12 +117,8 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
                 self.gather()
                 for waiter in list(fetcher._fetch_waiters):
                     fetcher._notify(waiter)
-                await asyncio.sleep(FETCHES_APART_S)
-                if self._gathered:
-                    self._asked.clear()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(MORE_APART_S):
-                            await self._asked.wait()
+                with suppress(asyncio.CancelledError):  # whoever cancels it awaits it, and goes on
+                    await self._rest()
             return found
 
         fetcher._proc_fetch_request = fetch_and_rest
