@@ -10,6 +10,9 @@ import pytest
 from faults.old_release import blend_before, customer_before, item_before, laid_out, outbox_before
 from stream_app.adapters.memory import MemoryPublic, MemoryStore
 from stream_app.codec import decode_outbox, decode_transitions
+from stream_app.commands.verify import Findings
+from stream_app.commands.verify import _count_pairs as count_pairs
+from stream_app.commands.verify import _result as result_of
 from stream_app.core.hybrid import BLEND
 from stream_app.core.model import Model
 from stream_app.core.schema_1 import PARTITION_1, USER_1
@@ -206,3 +209,19 @@ def test_what_the_release_before_stored_is_read_and_could_be_written_again() -> 
     told = decode_transitions(record)
     assert (outbox.schema, len(told.rows), told.names, outbox.waiting) == (1, 1, ["i97"], [])
     assert outbox.lists is not None and outbox.lists.customers == ["u10"]
+
+
+@pytest.mark.parametrize(
+    ("merged", "late", "passed"),
+    [(9, 0, True), (8, 0, False), (8, 1, True), (7, 1, False), (10, 1, False)],
+)
+def test_only_refunds_that_migrated_customers_forgot_may_lack(
+    merged: int, late: int, passed: bool
+) -> None:
+    findings = Findings(error=0.01 if merged == 8 else 0.0)
+    count_pairs(findings, {"transitions": merged}, 9, late)
+    found = result_of(findings, [], 0)
+    assert found["passed"] == passed
+    assert (found["lost"], found["doubled"]) == (
+        (0, 0) if passed else (max(9 - merged, 0), merged > 9)
+    )
