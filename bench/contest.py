@@ -21,11 +21,11 @@ from bench.progress import Counts, Progress
 from bench.servers import Broker, RedisKind, Servers, one_redis
 from stream_app.adapters.topics import TopicSpec, ensure_topics
 from stream_app.embedded import free_port
-from stream_app.settings import load_settings, own_topics
+from stream_app.settings import Settings, load_settings, own_topics
 from stream_app.worker import topic_specs
 
 ROOT = Path(__file__).parents[1]
-BATCH = 4_000
+BATCH: int = Settings.model_fields["batch_events_max"].default  # of everybody
 STOP_S = 20.0
 LOG_TAIL = 3_000
 SETTLE_S = 1.5
