@@ -1,8 +1,8 @@
 """From aiokafka's fetch buffer to :class:`RawBatch`, without an object and a task per record.
 
 Called by :mod:`.transport` in the consumer's thread. It reads aiokafka's private buffer, so the
-places it touches are all here: ``Fetcher._records``, ``PartitionRecords``, the fetch waiters and
-requests. Control records and aborted transactions are skipped by aiokafka's own iterator.
+places it touches are all here, but those of a fetch's records (:mod:`.record_batches`):
+``Fetcher._records``, the fetch waiters and requests.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from aiokafka.errors import (
 from stream_app.adapters.kafka import Security, translated
 from stream_app.adapters.lanes import Partition, joined
 from stream_app.adapters.limits import Limits
+from stream_app.adapters.record_batches import records_of
 from stream_app.errors import ConfigurationError
 from stream_app.ports import RawBatch
 
@@ -280,15 +281,10 @@ def _joined(batches: Sequence[RawBatch], records_max: int) -> list[RawBatch]:
     return [joined(part) for part in parts]
 
 
-def _bare(_tp: Any, record: Any) -> Any:
-    return record
-
-
 def _batches(tp: Any, result: Any, records_max: int) -> list[RawBatch]:
     """Unpack one fetch of one partition; one batch without records when there are only markers."""
     unpacked = result._partition_records
-    unpacked._consumer_record = _bare  # spares a ConsumerRecord of eleven fields per record
-    records = list(unpacked)
+    records = records_of(unpacked)
     result._update_position()
     batches = []
     for start in range(0, max(len(records), 1), records_max):

@@ -54,8 +54,11 @@ local function put_hashes(keys, args)
       for k = 1, n / 2 do
         words[2 * k] = args[at + k]
       end
+      if redis.call('HLEN', keys[i]) ~= n / 2 then -- the old record has other fields: spare it ours
+        redis.call('DEL', keys[i])
+      end
       redis.call('HSET', keys[i], unpack(words, 1, n))
-      if redis.call('HLEN', keys[i]) ~= n / 2 then -- the old record had other fields
+      if redis.call('HLEN', keys[i]) ~= n / 2 then -- as many, but others
         redis.call('DEL', keys[i])
         redis.call('HSET', keys[i], unpack(words, 1, n))
       end

@@ -175,14 +175,18 @@ def add_direct(view: View, context: NDArray[np.int64], g: float, model: Model, w
         if row < 0 or mass <= 0.0:
             continue
         weight = np.float32(work.fade[d] / math.sqrt(mass))
+        before_n = n
         for k in range(view.filled[row]):
             forward = forwards[row, k]
             s = forward + backwards[row, k]
             if s <= _ZERO:
                 continue
+            # A row has each item once: it is looked up among those of the rows before, so that
+            # this does not have to wait for whether the last one was new.
             c = neighbour[row, k]
-            t = place_of(place, node, c, n)
-            new = t == n
+            t = np.int64(place[c])
+            new = (t >= before_n) | (node[t] != c)
+            t = n if new else t
             place[c], node[t] = t, c
             direct[t] = weight * s + (_ZERO if new else direct[t])
             n += new
@@ -247,10 +251,14 @@ def add_two_hop(view: View, n: int, model: Model, work: Work) -> int:
             sums[c] = before + weight * s
     for j in range(found_n):
         c = found[j]
-        t = place_of(place, node, c, n)
-        new = t == n
+        total = sums[c]
+        if total == _ZERO:
+            continue  # found once more, because what it was given first was too little to count
+        t = np.int64(place[c])
+        new = (t >= direct_n) | (node[t] != c)  # each is found once: as above
+        t = n if new else t
         place[c], node[t] = t, c
-        two_hop[t] = sums[c]
+        two_hop[t] = total
         sums[c] = _ZERO
         n += new
     direct[direct_n:n] = _ZERO
