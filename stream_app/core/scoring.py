@@ -184,7 +184,7 @@ def add_direct(view: View, context: NDArray[np.int64], g: float, model: Model, w
             # A row has each item once: it is looked up among those of the rows before, so that
             # this does not have to wait for whether the last one was new.
             c = neighbour[row, k]
-            t = np.int64(place[c])
+            t: Any = np.int64(place[c])
             new = (t >= before_n) | (node[t] != c)
             t = n if new else t
             place[c], node[t] = t, c
@@ -230,6 +230,7 @@ def add_two_hop(view: View, n: int, model: Model, work: Work) -> int:
     neighbour, forwards, backwards = view.neighbour, view.forward, view.backward
     sums, found = work.sums, work.found
     direct_n, found_n = n, 0
+    t: Any
     m = _find_strongest(work.direct, n, work.strongest)
     for b in range(m):
         t = work.strongest[b]
