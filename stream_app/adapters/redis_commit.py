@@ -23,18 +23,19 @@ class Connection(Protocol):
 
 
 class Asked(NamedTuple):
-    """A step of one partition, whose keys start with ``head``."""
+    """A step of one partition, whose keys start with ``head``; ``size`` is about what it writes."""
 
     head: bytes
     claim: Claim
     step: Commit
     ttl_ms: int | None
+    size: int
 
-    @property
-    def size(self) -> int:
-        """Bytes to write, about."""
-        written = sum(len(blob) for _, blob in self.step.writes)
-        return written + len(self.step.meta) + len(self.step.outbox)
+
+def asked_of(head: bytes, claim: Claim, step: Commit, ttl_ms: int | None) -> Asked:
+    """See :class:`Asked`; ``size`` is in bytes."""
+    size = sum([len(blob) for _, blob in step.writes]) + len(step.meta) + len(step.outbox)
+    return Asked(head, claim, step, ttl_ms, size)
 
 
 Refusal = Fenced | RolledBack | None  # why a step was not taken; None: it was
@@ -81,7 +82,7 @@ class Writer:
             return None
 
     def _written(self, record: bytes, asked: Asked) -> list[Command]:
-        head, _, step, ttl_ms = asked
+        head, _, step, ttl_ms, _ = asked
         assert (step.expected or 0) <= step.cursor < INTEGER_END
         commands = self.set_all({head + b":" + id_: blob for id_, blob in step.writes}, ttl_ms)
         last = ("HSET", record, "cursor", step.cursor, "meta", step.meta, "outbox", step.outbox)

@@ -15,7 +15,14 @@ from itertools import islice
 from typing import Any
 
 from stream_app.adapters.redis_check import ServerReport, parse_info, server_report
-from stream_app.adapters.redis_commit import ATTEMPTS_MAX, Asked, Refusal, Writer, given_up
+from stream_app.adapters.redis_commit import (
+    ATTEMPTS_MAX,
+    Asked,
+    Refusal,
+    Writer,
+    asked_of,
+    given_up,
+)
 from stream_app.adapters.redis_errors import FunctionMissing
 from stream_app.adapters.redis_functions import (
     CODE,
@@ -142,7 +149,7 @@ class RedisStore:
         """
         head = self._head(claim.space, claim.partition)
         refusal = await self._commits.do(
-            Asked(head, claim, step, self._state_ttl_ms.get(claim.space))
+            asked_of(head, claim, step, self._state_ttl_ms.get(claim.space))
         )
         if refusal is not None:
             raise refusal

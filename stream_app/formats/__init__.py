@@ -69,7 +69,9 @@ class Formats:
         """Whether any record of a batch may be in another format than our own."""
         if self._default != OWN:
             return True
-        return any(name.lower() in _TELLING for some in headers if some for name, _ in some)
+        if not any(headers):
+            return False
+        return any(name.lower() in _TELLING for some in headers for name, _ in some)
 
     def events(self, value: bytes, headers: Headers, record_ms: int = -1) -> list[Event]:
         """Events of one record, none when it means nothing to us.
