@@ -33,6 +33,7 @@ class ValkeyServer(ServerProcess):
             "appendonly": persistent,
             "appendfsync": appendfsync,
             "maxmemory-policy": "noeviction",  # state must never be evicted
+            "hash-max-listpack-value": "4096",  # lists of a customer in one piece: less memory
             "loglevel": "notice",
             **(options or {}),
         }
