@@ -29,11 +29,11 @@ def customers_of(events: NDArray[np.void]) -> Customers:
     ([2, 9], [1, 0], [1, 0, 1])
     """
     customers = events["customer"]
-    ids, first = np.unique(customers, return_index=True)
+    ids, first, rows = np.unique(customers, return_index=True, return_inverse=True)
     packed = ids.tobytes()
     return Customers(
         ids,
         [packed[at : at + 8] for at in range(0, len(packed), 8)],
         first,
-        ids.searchsorted(customers),
+        rows,
     )

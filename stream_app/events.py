@@ -113,16 +113,6 @@ _decode_ascii = msgspec.json.Decoder(Event).decode
 _ANONYMOUS = "\0"  # before session ids among user ids: neither can have it
 
 
-class _Kinds(dict[str | None, int]):
-    """Numbers of the kinds; of what is none, -1."""
-
-    def __missing__(self, _name: str | None) -> int:
-        return -1
-
-
-_KIND_OR_NONE = _Kinds(KIND)
-
-
 class EventDecoder:
     """Decodes batches; remembers the hashes of recent item ids."""
 
@@ -177,8 +167,7 @@ class EventDecoder:
         """Positions in the parsed events that may break a rule, ascending."""
         if not rows:
             return []
-        kind = np.array(list(map(_KIND_OR_NONE.__getitem__, columns.event)))
-        ts = np.array(columns.ts, np.float64)  # not a number where there is none
+        kind, ts = columns.event, columns.ts
         record_ms = _of_rows(timestamps_ms, rows, np.float64)
         latest = np.where(record_ms > 0, record_ms / 1000.0 + self._future_s, _TS_MAX)
         bad = (kind < 0) | ~((ts >= _TS_MIN) & (ts <= latest)) | (kind >= _INTERNAL_FROM)
@@ -318,7 +307,7 @@ class EventDecoder:
         events["item"] = self._item_hashes(items)
         events["ts"] = columns.ts
         events["offset"] = _of_rows(batch.offsets, rows, np.int64)
-        events["kind"] = list(map(_KIND_OR_NONE.__getitem__, columns.event))
+        events["kind"] = columns.event
         units = numbers_of(columns.quantity, 1.0)
         events["value"] = numbers_of(columns.price, 0.0) * units
         events["units"] = units

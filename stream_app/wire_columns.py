@@ -7,17 +7,35 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_app.core.model import KIND
 from stream_app.wire import Event
 
 Column = tuple[Any, ...]
 
 
+class _Kinds(dict[str | None, int]):
+    """Numbers of the kinds; of what is none, -1."""
+
+    def __missing__(self, _name: str | None) -> int:
+        return -1
+
+
+_KIND_OR_NONE = _Kinds(KIND)
+
+
 def columns_of(parsed: Sequence[Event]) -> Any:
-    """The fields of all events together: an :class:`Event` with a tuple in each field."""
+    """The fields of all events together: an :class:`Event` with a tuple in each field.
+
+    But ``event`` is an array of the numbers of the kinds, -1 for none, and ``ts`` one of floats,
+    NaN for none.
+    """
     if not parsed:
         return Event()
-    columns: Any = zip(*map(msgspec.structs.astuple, parsed), strict=True)
-    return Event(*columns)
+    fields: Any = zip(*map(msgspec.structs.astuple, parsed), strict=True)
+    columns: Any = Event(*fields)
+    columns.event = np.array(list(map(_KIND_OR_NONE.__getitem__, columns.event)))
+    columns.ts = np.array(columns.ts, np.float64)
+    return columns
 
 
 def texts_of(values: Column) -> list[str]:

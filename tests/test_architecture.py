@@ -45,7 +45,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "customers": ("", "numpy"),
     "profiles": ("codec core", "numpy"),
     "wire": ("", "msgspec"),
-    "wire_columns": ("wire", "msgspec numpy"),
+    "wire_columns": ("core.model wire", "msgspec numpy"),
     "pseudonyms": ("errors hashing", ""),
     "aliases": ("core.model hashing pseudonyms wire wire_columns", "msgspec numpy"),
     "rotating": ("customers events hashing ports retrying", "numpy"),
