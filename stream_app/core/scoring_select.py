@@ -82,7 +82,10 @@ def explain(
     sources: NDArray[np.uint8],
     because: NDArray[np.int64],
 ) -> None:
-    """For each chosen node its leading source, and the ``near`` item that points to it most."""
+    """For each chosen node its leading source, and the ``near`` item that points to it most.
+
+    No item is the reason for itself; one of the customer's ``own`` that comes back needs none.
+    """
     place = work.place
     most, strength = notes.most[: len(chosen)], notes.strength[: len(chosen)]
     most[:] = 0.0
@@ -103,7 +106,7 @@ def explain(
         for k in range(view.filled[row]):
             c = view.neighbour[row, k]
             i = place[c]
-            if i < len(chosen) and chosen[i] == c:
+            if i < len(chosen) and chosen[i] == c and c != u:
                 s = weight * float(view.forward[row, k] + view.backward[row, k])
                 if s > strength[i]:
                     strength[i] = s
@@ -112,4 +115,4 @@ def explain(
     for q in range(len(own)):
         i = place[own[q]] if own[q] >= 0 else len(chosen)
         if i < len(chosen) and chosen[i] == own[q] and 2.0 * work.revisit[q] > scores[i]:
-            sources[i] = REPEAT if q == 0 else RETURN
+            sources[i], because[i] = REPEAT if q == 0 else RETURN, -1
