@@ -3,6 +3,7 @@ const PRODUCTS = {
   tent: ["Tent", 180], stove: ["Camping stove", 45], lamp: ["Head lamp", 30], bag: ["Sleeping bag", 95],
   mat: ["Sleeping mat", 40], boots: ["Hiking boots", 140], rope: ["Climbing rope", 110], helmet: ["Helmet", 60],
 };
+const OWN = ["repeat", "return"]; // sources of what comes back by itself
 const POLL_MS = 50;
 const GIVE_UP_MS = 15000;
 const by = (id) => document.getElementById(id);
@@ -27,7 +28,8 @@ function show(now) {
   by("origin").textContent = words[now.origin];
   by("list").replaceChildren(...now.items.map((entry) => {
     const card = make("li", name(entry.item_id), { className: before.includes(entry.item_id) ? "" : "new" });
-    if (entry.because) card.append(make("div", `because of ${name(entry.because)} (${entry.source})`, { className: "why" }));
+    const why = entry.because ? `because of ${name(entry.because)}` : OWN.includes(entry.source) ? "you looked at it" : "";
+    if (why) card.append(make("div", `${why} (${entry.source})`, { className: "why" }));
     return card;
   }));
   before = now.items.map((entry) => entry.item_id);
