@@ -5,7 +5,7 @@ sent, every commit of the partition carries it in its outbox.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from stream_app.core.learn import TRANSITION, Learned
 from stream_app.core.raw import picked, together
 from stream_app.events import EventBatch
 from stream_app.hashing import short_hash, stable_hash
+from stream_app.ports import VALUE_BYTES_MAX
 from stream_app.publishing import Publisher
 
 WAITING_BYTES_MAX = 131_072  # of transitions: the next commits are not to carry more
@@ -78,7 +79,8 @@ def pack_transitions(learned: Learned, events: EventBatch, *, source: int) -> li
 def route_transitions(blocks: Sequence[bytes], *, partitions: int) -> list[tuple[int, bytes]]:
     """Consecutive blocks as one record for each partition that owns any of their items.
 
-    A record has the names of the items that its partition owns.
+    A record has the names of the items that its partition owns. What does not fit into one record
+    goes into several.
     """
     told = [decode_transitions(block) for block in blocks]
     transitions = together([one.rows for one in told])
@@ -98,8 +100,26 @@ def route_transitions(blocks: Sequence[bytes], *, partitions: int) -> list[tuple
         asked = np.unique(rows["segment"]).tolist() if segments else ()
         said = [segments[key] for key in asked if key]
         message = Transitions(told[0].source_partition, rows, texts[q], about, said)
-        routed.append((q, encode_transitions(message)))
+        routed += [(q, record) for record in _records(message)]
     return routed
+
+
+def _records(message: Transitions) -> Iterator[bytes]:
+    """``message`` as one record, or as several: no offset is in two, and they rise."""
+    record = encode_transitions(message)
+    if len(record) <= VALUE_BYTES_MAX:
+        yield record
+        return
+    rows, snapshots = message.rows, message.snapshots
+    offsets = np.union1d(rows["offset"], snapshots["offset"])
+    middle = offsets[len(offsets) // 2]
+    earlier = rows["offset"] < middle, snapshots["offset"] < middle
+    for of_rows, of_snapshots in (earlier, (~earlier[0], ~earlier[1])):
+        some = picked(rows, of_rows)
+        items = set(some["item"].tolist())
+        names = [name for name in message.names if stable_hash(name) in items]
+        shown = picked(snapshots, of_snapshots)
+        yield from _records(message._replace(rows=some, names=names, snapshots=shown))
 
 
 def _with_any(owners: NDArray[np.int64], q: int) -> NDArray[np.int64]:

@@ -50,7 +50,7 @@ from stream_app.turns import Turns
 from stream_app.user_cache import UserCache
 
 FIRST_READ_S = 5.0  # after a claim, before a partition that says nothing counts as quiet
-GROUP_RECORDS_MAX = 7_000  # of several partitions that are computed together
+GROUP_RECORDS_MAX = 10_000  # of several partitions that are computed together
 # Small groups one after the other, each with what came meanwhile. With much to do the next one is
 # computed while others wait for Redis and Kafka.
 GROUPS_AT_A_TIME, AHEAD_RECORDS = 8, 1_000

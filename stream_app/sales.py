@@ -1,5 +1,6 @@
 """What LEARN tells the STOCK stage: units sold, by item. One record a batch and item partition."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.errors import EventRejected
+from stream_app.ports import VALUE_BYTES_MAX
 
 SCHEMA = 1
 UNITS_MAX = 1e6  # of one event: more is a mistake, and would drown an item's history
@@ -43,17 +45,32 @@ def route_sales(
     source: int,
     partitions: int,
 ) -> list[tuple[int, bytes]]:
-    """Records by item partition for ``(n,)`` sales in offset order; ``names`` run in parallel."""
+    """Records by item partition for ``(n,)`` sales in offset order; ``names`` run in parallel.
+
+    What does not fit into one record goes into several.
+    """
     rows = np.empty(len(items), SALE)
     rows["item"], rows["ts"], rows["offset"] = items, ts, offsets
     rows["units"] = np.minimum(units, UNITS_MAX)
     owner = (items % np.uint64(partitions)).astype(np.int64)
     routed = []
     for q in np.unique(owner).tolist():
-        mine = np.flatnonzero(owner == q)
-        texts = sorted({names[k] for k in mine.tolist()})
-        routed.append((q, encode_sales(Sales(source, rows[mine], texts))))
+        records = _records(source, rows, names, np.flatnonzero(owner == q))
+        routed += [(q, record) for record in records]
     return routed
+
+
+def _records(
+    source: int, rows: NDArray[np.void], names: list[str], some: NDArray[np.int64]
+) -> Iterator[bytes]:
+    """``some`` of the ``rows`` as one record, or as several."""
+    texts = sorted({names[k] for k in some.tolist()})
+    record = encode_sales(Sales(source, rows[some], texts))
+    if len(record) <= VALUE_BYTES_MAX:
+        yield record
+        return
+    for half in np.array_split(some, 2):
+        yield from _records(source, rows, names, half)
 
 
 def encode_sales(message: Sales) -> bytes:

@@ -23,7 +23,6 @@ from stream_app.setting_lists import TOPIC, cycles_of, formats_of, known_sources
 PREFIX = "STREAM_APP_"
 CONSOLE_TOKEN_CHARS_MIN = 12
 Format = Literal["own", "ga4", "segment", "snowplow", "retailrocket"]
-RECORD_BYTES_MAX = 4_194_304  # of our own topics: a batch of transitions with all its names
 
 
 class Settings(BaseModel):
@@ -110,7 +109,7 @@ class Settings(BaseModel):
         14.0, gt=0, le=36_500, description="days of events to keep; what a rebuild can use"
     )
 
-    batch_events_max: int = Field(7_000, ge=1, le=10_000, description="events per micro-batch")
+    batch_events_max: int = Field(10_000, ge=1, le=10_000, description="events per micro-batch")
     event_bytes_max: int = Field(65_536, ge=256, le=1_000_000, description="bytes of one event")
     id_chars_max: int = Field(128, ge=8, le=512, description="characters of an id")
     minute_events_max: int = Field(
@@ -291,14 +290,6 @@ class Settings(BaseModel):
     def _consistent(self) -> "Settings":
         if self.item_tables_max > self.items_max:
             raise ValueError("item_tables_max must not exceed items_max: raise items_max")
-        fitting = RECORD_BYTES_MAX // (64 + 4 * self.id_chars_max)
-        if self.batch_events_max > fitting:
-            if "batch_events_max" in self.model_fields_set:
-                raise ValueError(
-                    f"{self.batch_events_max} events with ids of id_chars_max={self.id_chars_max}"
-                    f" may not fit into a record: set batch_events_max to {fitting} or less"
-                )
-            object.__setattr__(self, "batch_events_max", fitting)  # the model is frozen
         if self.kafka_security_protocol.startswith("SASL") and not (
             self.kafka_username and self.kafka_password_file
         ):

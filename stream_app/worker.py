@@ -24,9 +24,9 @@ from stream_app.errors import StoreUnavailable
 from stream_app.following import Follower
 from stream_app.journeys import load_journey
 from stream_app.keeping import HasBooks, Kept
-from stream_app.ports import ACCOUNTS_ID, ITEMS, USERS, Log, PublicKeys, RawBatch
+from stream_app.ports import ACCOUNTS_ID, ITEMS, RECORD_BYTES_MAX, USERS, Log, PublicKeys, RawBatch
 from stream_app.retrying import retrying
-from stream_app.settings import RECORD_BYTES_MAX, Settings
+from stream_app.settings import Settings
 from stream_app.source_topics import check_sources, committed_by_group
 from stream_app.stocking import STOCK
 from stream_app.support_embedding import load_embedding

@@ -101,21 +101,26 @@ class Lane:
             self._filled.set()
 
     async def take(self, records_max: int) -> tuple[RawBatch, list[Any]] | None:
-        """Wait for work; return queued batches joined up to ``records_max``, and their receipts.
+        """Wait for work; return up to ``records_max`` of the queued records as one batch.
 
-        ``None`` when the lane was closed.
+        With the receipts of the batches that end with it. ``None`` when the lane was closed.
         """
         await self._filled.wait()
         if self.closed:
             return None
-        batch, receipt = self._pending.popleft()
-        batches, receipts, size = [batch], [receipt], len(batch)
-        while self._pending and size + len(self._pending[0][0]) <= records_max:
+        batches: list[RawBatch] = []
+        receipts: list[Any] = []
+        room = records_max
+        while self._pending and (room or not len(self._pending[0][0])):
             batch, receipt = self._pending.popleft()
+            if len(batch) > room:
+                batch, rest = batch.split(room)
+                self._pending.appendleft((rest, receipt))
+            else:
+                receipts.append(receipt)
             batches.append(batch)
-            receipts.append(receipt)
-            size += len(batch)
-        self.queued_records -= size
+            room -= len(batch)
+        self.queued_records -= records_max - room
         if not self._pending:
             self._filled.clear()
         return joined(batches), receipts

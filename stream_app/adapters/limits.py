@@ -19,7 +19,7 @@ class Limits:
     leaves the group.
     """
 
-    batch_records_max: int = 7_000
+    batch_records_max: int = 10_000
     buffer_batches_max: int = 16
     fetch_bytes_max: int = 16_777_216
     fetch_partition_bytes_max: int = 1_048_576

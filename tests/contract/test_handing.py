@@ -47,6 +47,24 @@ async def test_several_batches_become_one_record_for_each_item_partition() -> No
     assert await faults(run) == []
 
 
+async def test_what_does_not_fit_into_one_record_goes_into_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handing, "VALUE_BYTES_MAX", 2_000)
+    run = await _filled()
+    stages = await take_over(run.worker())
+    await _gathered(run, stages, until=4 * BATCH)
+    for owned in stages.learn.owned.values():
+        await owned.waiting.hand_over()
+    for q in range(ITEM_PARTITIONS):
+        records = run.tape.batch(PAIRS, q, 0, run.end(PAIRS, q)).values
+        assert len(records) > 2 * SOURCES
+        assert all(value is not None and len(value) <= 2_000 for value in records)
+    stages.learn.gathering = False
+    await work(run, stages)
+    assert await faults(run) == []
+
+
 async def test_the_next_owner_sends_what_a_crashed_one_had_waiting() -> None:
     run = await _filled()
     await _gathered(run, await take_over(run.worker()), until=4 * BATCH)

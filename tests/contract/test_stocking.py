@@ -6,6 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
+from stream_app import sales
 from stream_app.adapters.memory import MemoryLog
 from stream_app.core.catalog import Catalog, CatalogItem
 from stream_app.core.demand import DAY_S, decode_demand
@@ -22,17 +23,22 @@ SETTINGS = Settings.model_validate({"cooccurrence_partitions": 1})
 DAY = 20_000
 
 
-def record(source: int, *sales: tuple[str, int, int, float]) -> bytes:
-    """One record of (item, day, offset, units)."""
-    ((_, value),) = route_sales(
-        np.array([stable_hash(item) for item, *_ in sales], np.uint64),
-        np.array([day * DAY_S + 5.0 for _, day, _, _ in sales]),
-        np.array([offset for _, _, offset, _ in sales]),
-        np.array([units for *_, units in sales]),
-        [item for item, *_ in sales],
+def routed(source: int, *sold: tuple[str, int, int, float]) -> list[tuple[int, bytes]]:
+    """Records of (item, day, offset, units), with their item partition."""
+    return route_sales(
+        np.array([stable_hash(item) for item, *_ in sold], np.uint64),
+        np.array([day * DAY_S + 5.0 for _, day, _, _ in sold]),
+        np.array([offset for _, _, offset, _ in sold]),
+        np.array([units for *_, units in sold]),
+        [item for item, *_ in sold],
         source=source,
         partitions=1,
     )
+
+
+def record(source: int, *sold: tuple[str, int, int, float]) -> bytes:
+    """The one record of some sales."""
+    ((_, value),) = routed(source, *sold)
     return value
 
 
@@ -100,6 +106,19 @@ async def test_a_republished_or_redelivered_record_counts_once(shop: Shop) -> No
     await shop.stage.process(batch(2, [value]))
     assert (await shop.daily("mug"))[-1] == 2.0
     assert shop.stage.owned[0].meta.repeated == 2
+
+
+async def test_sales_that_do_not_fit_into_one_record_go_into_several(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sold = [(f"mug-{n % 5}", DAY, n, 1.0) for n in range(50)]
+    whole = record(0, *sold)
+    monkeypatch.setattr(sales, "VALUE_BYTES_MAX", len(whole) // 3)
+    records = [value for _, value in routed(0, *sold)]
+    assert max(map(len, records)) <= len(whole) // 3
+    await shop.stage.process(batch(0, [*records, *records]))
+    assert [(await shop.daily(f"mug-{n}"))[-1] for n in range(5)] == [10.0] * 5
+    assert shop.stage.owned[0].meta.repeated == len(records)
 
 
 async def test_malformed_records_are_dead_lettered_and_accounted(shop: Shop) -> None:

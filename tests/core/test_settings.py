@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stream_app.errors import ConfigurationError
-from stream_app.settings import PREFIX, RECORD_BYTES_MAX, Settings, load_settings
+from stream_app.settings import PREFIX, Settings, load_settings
 
 
 def test_without_variables_everything_has_a_default() -> None:
@@ -24,14 +24,6 @@ def test_values_are_read_from_their_variables() -> None:
     )
     assert settings.bootstrap == "a:1,b:2"
     assert (settings.list_size, settings.exclude_seen) == (25, True)
-
-
-def test_a_batch_has_no_more_events_than_fit_into_a_record() -> None:
-    long_ids = {"STREAM_APP_ID_CHARS_MAX": "500"}
-    assert load_settings({}).batch_events_max == 7_000
-    assert load_settings(long_ids).batch_events_max == RECORD_BYTES_MAX // 2_064
-    with pytest.raises(ConfigurationError, match="set batch_events_max to 2032 or less"):
-        load_settings({**long_ids, "STREAM_APP_BATCH_EVENTS_MAX": "2033"})
 
 
 @pytest.mark.parametrize(

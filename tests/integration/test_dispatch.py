@@ -71,14 +71,26 @@ async def test_queued_batches_are_joined_up_to_the_limit() -> None:
     assert it.queued_records == 30
     taken = await it.take(25)
     assert taken is not None
-    assert (list(taken[0].offsets), taken[0].next_offset, taken[1]) == (
-        list(range(20)),
-        20,
+    assert (list(taken[0].offsets), taken[0].next_offset, taken[1], it.queued_records) == (
+        list(range(25)),
+        25,
         [0, 10],
+        5,
     )
     rest = await it.take(25)
     assert rest is not None
-    assert rest[0].values == [b"%d" % n for n in range(20, 30)]
+    assert (rest[0].values, rest[1]) == ([b"%d" % n for n in range(25, 30)], [20])
+
+
+async def test_a_batch_is_acked_with_its_last_part_and_markers_with_the_batch_before() -> None:
+    it = lane()
+    it.queue(batch(0, 10), "records")
+    it.queue(batch(10, 10, next_offset=12), "markers")
+    parts = [await it.take(5) for _ in range(2)]
+    assert [(part[0].next_offset, part[1]) for part in parts if part] == [
+        (5, []),
+        (12, ["records", "markers"]),
+    ]
     it.close()
     assert await it.take(25) is None
 
