@@ -21,7 +21,7 @@ from bench.servers import start_broker
 
 RATE = 5_000.0  # events per second: about half of what two shared cores sustain
 SLICE_S = 60.0
-PAST = 200_000  # events before: who comes and what is bought is known when it begins
+PAST = 4_000_000  # events before: all customers are known, and nearly all neighbour tables full
 PARTITIONS = 8
 DEADLINE_S = 300.0
 

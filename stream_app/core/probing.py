@@ -18,6 +18,7 @@ from stream_app.core.scoring import (
     View,
     Work,
     place_of,
+    total_of,
 )
 from stream_app.core.scoring_extra import Added
 
@@ -27,14 +28,12 @@ def _share(
     values: Floats, n: int, target: int, own: NDArray[np.int64], places: NDArray[np.int64]
 ) -> float:
     """The target's share of a source's values over what is not the customer's own; -1 of none."""
-    total, mine = 0.0, 0.0
-    for t in range(n):
-        total += np.float64(values[t])
+    total, mine = total_of(values, n), 0.0
     for q in range(len(own)):
         if places[q] < n:
             mine += np.float64(values[places[q]])
     # What is left by rounding of a sum that was all the customer's own is nothing.
-    if total - mine <= 1e-6 * total:
+    if total - mine <= 1e-5 * total:
         return -1.0
     return np.float64(values[target]) / (total - mine) if target < n else 0.0
 

@@ -304,7 +304,7 @@ def flat(x: Any) -> Any:
 
 
 @kernel
-def _total(values: Floats, n: int) -> float:
+def total_of(values: Floats, n: int) -> float:
     """Sum in eight lanes, which the compiler may add side by side."""
     a = b = c = d = e = f = g = h = _ZERO
     whole = n - n % 8
@@ -326,7 +326,7 @@ def _total(values: Floats, n: int) -> float:
 @kernel
 def _scale(values: Floats, n: int, weight: float) -> Any:
     """What a value to the power of 3/4 is multiplied with."""
-    total = _total(values, n)
+    total = total_of(values, n)
     return np.float32(weight / total**0.75) if total > _TINY and weight > 0.0 else _ZERO
 
 
