@@ -22,7 +22,7 @@ from stream_app.settings import load_settings
 LOADS = (0.25, 0.5, 0.75, 0.9)
 RATES = (500.0, 1_000.0, 2_000.0, 4_000.0)  # events a second, whatever the maximum is
 WARM_EVENTS = 120_000
-LOAD_EVENTS = 3_000_000  # more than is ever sent; made as needed
+LOAD_EVENTS = 10**9  # more than is ever sent; made as needed
 WARM_S, SATURATION_S, PHASE_S, REST_S = 30.0, 12.0, 20.0, 2.0
 WARM_SHARE = 0.25  # of the rate from the backlog: until the broker has compiled itself
 PARTITIONS = load_settings({}).clickstream_partitions  # as the product comes
