@@ -87,14 +87,20 @@ class Dispatcher:
     def pause_if_full(self, lane: Lane) -> None:
         """Stop fetching for a lane that has enough."""
         if lane.full:
+            lane.paused = True
             self._source.shut(lane)
 
     def settle(self, lane: Lane, ticket: Ticket) -> None:
         """Mark a batch done and fetch on if its lane had paused."""
-        was_full = lane.full
         lane.settle(ticket)
-        if was_full and not (lane.full or lane.closed):
+        if lane.paused and not (lane.full or lane.closed):
+            lane.paused = False
             self._source.open(lane)
+
+    def _crowded(self) -> bool:
+        """Whether all partitions together have enough."""
+        under_way = sum(lane.records_under_way for lane in self.lanes.values())
+        return under_way >= self._limits.buffer_records_max
 
     # -- positions
 
@@ -137,6 +143,7 @@ class Dispatcher:
                     position,
                     batches_max=self._limits.buffer_batches_max,
                     records_max=2 * self._limits.batch_records_max,
+                    crowded=self._crowded,
                 )
                 lane.task = self._spawn(self._work(lane, before.task if before else None))
                 self._source.open(lane)

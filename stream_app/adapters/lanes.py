@@ -7,7 +7,7 @@ acknowledgements cannot move the group's offset.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -46,11 +46,18 @@ class PartitionStatus:
 class Lane:
     """Batches of one partition, in order, from fetch to acknowledgement.
 
-    It is full (fetching pauses) with ``batches_max`` batches or ``records_max`` records under way.
+    It is full (fetching pauses) with ``batches_max`` batches or ``records_max`` records under way,
+    and while the worker is ``crowded`` with any.
     """
 
     def __init__(
-        self, partition: Partition, start_offset: int, *, batches_max: int, records_max: int
+        self,
+        partition: Partition,
+        start_offset: int,
+        *,
+        batches_max: int,
+        records_max: int,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self.partition = partition
         self.position = start_offset
@@ -58,11 +65,13 @@ class Lane:
         self.committed: int | None = None
         self.closed = False
         self.task: asyncio.Future[Any] | None = None
+        self.paused = False
         self.queued_records = 0
+        self.records_under_way = 0
+        self._crowded = crowded
         self._batches_max = batches_max
         self._records_max = records_max
         self._under_way: deque[Ticket] = deque()
-        self._records_under_way = 0
         self._pending: deque[tuple[RawBatch, Any]] = deque()
         self._filled = asyncio.Event()
         self._ended = asyncio.Event()
@@ -72,7 +81,8 @@ class Lane:
         """True when nothing more may be fetched for now."""
         return (
             len(self._under_way) >= self._batches_max
-            or self._records_under_way >= self._records_max
+            or self.records_under_way >= self._records_max
+            or (self.records_under_way > 0 and self._crowded())
         )
 
     def admit(self, batch: RawBatch) -> Ticket:
@@ -80,7 +90,7 @@ class Lane:
         ticket = Ticket(batch.next_offset, len(batch))
         self.position = batch.next_offset
         self._under_way.append(ticket)
-        self._records_under_way += ticket.records
+        self.records_under_way += ticket.records
         if not ticket.records:
             self.settle(ticket)
         return ticket
@@ -90,7 +100,7 @@ class Lane:
         ticket.done = True
         while self._under_way and self._under_way[0].done:
             oldest = self._under_way.popleft()
-            self._records_under_way -= oldest.records
+            self.records_under_way -= oldest.records
             self.acked = oldest.end_offset
 
     def queue(self, batch: RawBatch, receipt: Any) -> None:

@@ -64,6 +64,16 @@ def test_a_lane_is_full_by_batches_or_by_records() -> None:
     assert it.full
 
 
+def test_a_lane_with_anything_under_way_is_full_while_the_worker_is_crowded() -> None:
+    crowded = True
+    it = Lane(("clicks", 0), 0, batches_max=4, records_max=100, crowded=lambda: crowded)
+    assert not it.full, "whoever has nothing gets something"
+    it.admit(batch(0, 1))
+    assert it.full
+    crowded = False
+    assert not it.full
+
+
 async def test_queued_batches_are_joined_up_to_the_limit() -> None:
     it = lane()
     for start in (0, 10, 20):
@@ -196,6 +206,20 @@ async def test_concurrent_rewinds_leave_one_lane_and_one_call_at_a_time() -> Non
     await settled()
     assert scene.seen == [0, 1, 2, 3, 4, 2, 3, 4, 5]
     assert lane.acked == 6
+    await scene.dispatcher.drain()
+
+
+async def test_a_partition_paused_in_a_crowd_goes_on_though_others_ended_the_crowd() -> None:
+    scene = Scene()
+    await scene.dispatcher.place({("clicks", 0)})
+    lane, _ticket = scene.log.deliver(5)
+    lane.records_under_way += 10**9  # as if it were those of other partitions
+    scene.dispatcher.pause_if_full(lane)
+    assert scene.log.open_lane is None
+    lane.records_under_way -= 10**9
+    scene.gate.set()
+    await settled()
+    assert scene.log.open_lane is lane
     await scene.dispatcher.drain()
 
 
