@@ -107,19 +107,25 @@ def route_transitions(blocks: Sequence[bytes], *, partitions: int) -> list[tuple
 def _records(message: Transitions) -> Iterator[bytes]:
     """``message`` as one record, or as several: no offset is in two, and they rise."""
     record = encode_transitions(message)
-    if len(record) <= VALUE_BYTES_MAX:
-        yield record
-        return
     rows, snapshots = message.rows, message.snapshots
     offsets = np.union1d(rows["offset"], snapshots["offset"])
+    if len(record) <= VALUE_BYTES_MAX or len(offsets) < 2:
+        yield record
+        return
     middle = offsets[len(offsets) // 2]
     earlier = rows["offset"] < middle, snapshots["offset"] < middle
     for of_rows, of_snapshots in (earlier, (~earlier[0], ~earlier[1])):
         some = picked(rows, of_rows)
-        items = set(some["item"].tolist())
-        names = [name for name in message.names if stable_hash(name) in items]
-        shown = picked(snapshots, of_snapshots)
-        yield from _records(message._replace(rows=some, names=names, snapshots=shown))
+        items, segments = (set(some[name].ravel().tolist()) for name in ("item", "segment"))
+        yield from _records(
+            Transitions(
+                message.source_partition,
+                some,
+                [name for name in message.names if stable_hash(name) in items],
+                picked(snapshots, of_snapshots),
+                [text for text in message.segments if short_hash(text) in segments],
+            )
+        )
 
 
 def _with_any(owners: NDArray[np.int64], q: int) -> NDArray[np.int64]:

@@ -15,8 +15,8 @@ USERS = "u"  # state of customers, partitioned like the clickstream topic
 ITEMS = "i"  # state of items, partitioned like the co-occurrence topic
 ACCOUNTS_ID = b"accounts"  # beside the states of a partition: its accounts, as JSON for tools
 
-RECORD_BYTES_MAX = 4_194_304  # of our own topics
-VALUE_BYTES_MAX = RECORD_BYTES_MAX - 1_024  # of a record: Kafka adds its own head to it
+RECORD_BYTES_MAX = 4_194_304  # of our own topics, with what Kafka adds
+VALUE_BYTES_MAX = RECORD_BYTES_MAX - 1_024
 
 
 def _nothing() -> None:
@@ -59,11 +59,7 @@ class RawBatch:
 
     def split(self, n: int) -> "tuple[RawBatch, RawBatch]":
         """The first ``n`` of its records, and the others: at least one each."""
-        next_offset = self.offsets[n]
-        return (
-            self._slice(0, n, next_offset),
-            self._slice(n, len(self), self.next_offset),
-        )
+        return self._slice(0, n, self.offsets[n]), self._slice(n, len(self), self.next_offset)
 
     def parts(self, *, bytes_max: int) -> Iterator["RawBatch"]:
         """The same records in order, in batches of about ``bytes_max`` bytes of values."""

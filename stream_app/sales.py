@@ -66,7 +66,7 @@ def _records(
     """``some`` of the ``rows`` as one record, or as several."""
     texts = sorted({names[k] for k in some.tolist()})
     record = encode_sales(Sales(source, rows[some], texts))
-    if len(record) <= VALUE_BYTES_MAX:
+    if len(record) <= VALUE_BYTES_MAX or len(some) < 2:
         yield record
         return
     for half in np.array_split(some, 2):

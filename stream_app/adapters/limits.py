@@ -5,7 +5,7 @@ from typing import Any
 
 from stream_app.errors import ConfigurationError
 
-BUFFER_BATCHES = 8
+BUFFER_BATCHES = 8  # under way in all partitions of a worker together
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +13,8 @@ class Limits:
     """How much a worker fetches ahead and how long it may take.
 
     Memory per partition: ``buffer_batches_max`` + 2 fetches of ``fetch_partition_bytes_max`` (as
-    compressed), or three batches of ``batch_records_max`` and two fetches, whichever comes first;
-    with ``BUFFER_BATCHES`` batches under way in all partitions together, two fetches more of each.
+    compressed), or three batches of ``batch_records_max`` and two fetches, whichever comes first.
+    Once ``BUFFER_BATCHES`` batches are under way, two fetches of each that has any.
     ``fetch_wait_ms`` is how long the broker holds an empty answer. It delays no record, but a
     partition of which a batch waits already is asked for again when the answer for others is there.
     ``drain_timeout_s`` is what a handler call gets to finish when its partition is taken away or
@@ -52,7 +52,7 @@ class Limits:
 
     @property
     def buffer_records_max(self) -> int:
-        """Records under way in all partitions of a worker, about."""
+        """Records under way from which on only partitions without any get more."""
         return BUFFER_BATCHES * self.batch_records_max
 
     @property
