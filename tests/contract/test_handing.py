@@ -1,10 +1,16 @@
 """What batches leave for the item partitions waits, is carried by every commit, is sent once."""
 
+import numpy as np
 import pytest
 
 from stream_app import handing
 from stream_app.adapters.memory import MemoryPublic, MemoryStore
+from stream_app.codec import Transitions, decode_transitions, encode_transitions
 from stream_app.composition import Stages
+from stream_app.core.learn import TRANSITION
+from stream_app.core.raw import together, zeroed
+from stream_app.hashing import stable_hash
+from stream_app.ports import VALUE_BYTES_MAX
 from tests.contract.shop_run import (
     CLICKS,
     ITEM_PARTITIONS,
@@ -63,6 +69,20 @@ async def test_what_does_not_fit_into_one_record_goes_into_several(
     stages.learn.gathering = False
     await work(run, stages)
     assert await faults(run) == []
+
+
+def test_the_largest_batch_of_the_longest_ids_in_one_partition_fits_into_records() -> None:
+    names = [f"{n:05}{'🛒' * 507}" for n in range(10_000)]
+    rows = zeroed(len(names), TRANSITION)
+    rows["item"] = [stable_hash(name) for name in names]
+    rows["offset"] = np.arange(len(names))
+    block = encode_transitions(Transitions(3, rows, names))
+    values = [value for _, value in handing.route_transitions([block], partitions=1)]
+    assert 1 < len(values) < 20
+    assert all(len(value) <= VALUE_BYTES_MAX < len(block) for value in values)
+    told = [decode_transitions(value) for value in values]
+    assert [name for one in told for name in one.names] == names
+    assert np.array_equal(together([one.rows for one in told]), rows)
 
 
 async def test_the_next_owner_sends_what_a_crashed_one_had_waiting() -> None:
