@@ -127,7 +127,8 @@ class Relate:
         async with owned.lock:
             for part in batch.parts(bytes_max=PART_BYTES_MAX):
                 await self._process(owned, part)
-            await self._publish(owned)
+            # Before the timer would, for all partitions at once, when the batch came a little early.
+            await self._publish(owned, after_s=0.75 * self._settings.refresh_s)
             self._telemetry.lap("publish")
 
     async def _process(self, owned: Owned, batch: RawBatch) -> None:
@@ -186,12 +187,12 @@ class Relate:
             self._items.tables.forget(partition, self._partitions)
             self._items.owned.discard(partition)
 
-    async def _publish(self, owned: Owned) -> None:
-        """Refresh ``similar:`` keys, at most once per refresh interval unless many are waiting."""
+    async def _publish(self, owned: Owned, *, after_s: float) -> None:
+        """Refresh ``similar:`` keys, not sooner than ``after_s`` unless many are waiting."""
         if not owned.pending:
             return
         now = self._clock()
-        if now - owned.published_at < self._settings.refresh_s and len(owned.pending) < PENDING_MAX:
+        if now - owned.published_at < after_s and len(owned.pending) < PENDING_MAX:
             return
         owned.published_at = now
         await self._publish_pending(owned)
@@ -210,7 +211,7 @@ class Relate:
             if owned.lock.locked():
                 continue  # a batch is being merged, which ends with publishing
             async with owned.lock:
-                await self._publish(owned)
+                await self._publish(owned, after_s=self._settings.refresh_s)
         if 0 in self.owned:
             await self._publish_trending()
 

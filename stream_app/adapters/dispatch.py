@@ -17,6 +17,8 @@ from stream_app.ports import RawBatch
 
 log = logging.getLogger(__name__)
 
+GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over the circle, however many there are
+
 Handler = Callable[[RawBatch], Awaitable[None]]
 StartOffsets = Callable[[set[Partition]], Awaitable[Mapping[Partition, int | None]]]
 PartitionsHook = Callable[[set[Partition]], Coroutine[Any, Any, None]]
@@ -25,6 +27,7 @@ PartitionsHook = Callable[[set[Partition]], Coroutine[Any, Any, None]]
 class Stage(NamedTuple):
     """What handles a topic; ``every_s`` seconds pass between two calls for one partition.
 
+    Partitions take turns: they are not all called at once, to leave time for other stages.
     A call for a partition begins when the one before has ended, or has called ``batch.stored()``.
     """
 
@@ -34,6 +37,14 @@ class Stage(NamedTuple):
 
 async def no_hook(_partitions: set[Partition]) -> None:
     """For an application that keeps nothing per partition."""
+
+
+def next_turn_s(number: int, every_s: float, now_s: float) -> float:
+    """When it is a partition's turn again, about ``every_s`` from now: halfway between others'."""
+    if not every_s:
+        return now_s
+    past_s = (now_s - every_s * (number * GOLDEN % 1.0)) % every_s
+    return now_s + (every_s if past_s < every_s / 2 else 2 * every_s) - past_s
 
 
 class Source(Protocol):
@@ -185,7 +196,7 @@ class Dispatcher:
         calls: list[asyncio.Task[None]] = []  # what is under way, in order: two at most
         try:
             while taken := await lane.take(self._limits.batch_records_max):
-                next_at = monotonic() + every_s
+                next_at = next_turn_s(lane.partition[1], every_s, monotonic())
                 may_go_on = asyncio.Event()
                 calls.append(asyncio.create_task(self._handle(lane, *taken, may_go_on)))
                 await may_go_on.wait()

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stream_app.adapters.dispatch import Dispatcher, Stage, no_hook
+from stream_app.adapters.dispatch import Dispatcher, Stage, next_turn_s, no_hook
 from stream_app.adapters.lanes import Lane, Partition, Ticket, joined
 from stream_app.adapters.limits import Limits
 from stream_app.errors import ConfigurationError, Fenced
@@ -297,6 +300,24 @@ async def test_batches_gather_between_calls_acked_already_and_a_drain_does_not_w
         await scene.dispatcher.drain()
     assert lane.task is not None and lane.task.done() and not lane.task.cancelled()
     assert scene.seen == [0, 1, 2], "what gathered is read again by whoever owns it next"
+
+
+@given(number=st.integers(0, 10_000), every_s=st.floats(0.01, 60.0), now_s=st.floats(0.0, 1e6))
+def test_partitions_take_turns_about_every_interval(
+    number: int, every_s: float, now_s: float
+) -> None:
+    first = next_turn_s(number, every_s, now_s)
+    assert 0.499 * every_s <= first - now_s <= 1.501 * every_s
+    early = next_turn_s(number, every_s, first - 0.001 * every_s)  # clocks are not exact
+    assert early == pytest.approx(first + every_s, abs=1e-3 * every_s + 1e-6)
+    assert next_turn_s(number, 0.0, now_s) == now_s
+
+
+def test_turns_of_several_partitions_are_spread() -> None:
+    for n in (2, 4, 8, 13):
+        turns = sorted(next_turn_s(number, 1.0, 100.0) % 1.0 for number in range(n))
+        gaps = [b - a for a, b in pairwise([*turns, turns[0] + 1.0])]
+        assert min(gaps) > 0.3 / n and max(gaps) < 2.0 / n
 
 
 class Overlapping(Scene):
