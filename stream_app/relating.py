@@ -127,7 +127,7 @@ class Relate:
         async with owned.lock:
             for part in batch.parts(bytes_max=PART_BYTES_MAX):
                 await self._process(owned, part)
-            # Before the timer would, for all partitions at once, when the batch came a little early.
+            # A little early, or the timer would do it for all partitions at once.
             await self._publish(owned, after_s=0.75 * self._settings.refresh_s)
             self._telemetry.lap("publish")
 
