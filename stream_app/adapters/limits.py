@@ -5,7 +5,7 @@ from typing import Any
 
 from stream_app.errors import ConfigurationError
 
-BUFFER_BATCHES = 8  # under way in all partitions of a worker together
+BUFFER_BATCHES = 64  # under way in all partitions of a worker together
 
 
 @dataclass(frozen=True, slots=True)
