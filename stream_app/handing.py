@@ -108,8 +108,9 @@ def _records(message: Transitions) -> Iterator[bytes]:
     """``message`` as one record, or as several: no offset is in two, and they rise."""
     record = encode_transitions(message)
     rows, snapshots = message.rows, message.snapshots
-    offsets = np.union1d(rows["offset"], snapshots["offset"])
-    if len(record) <= VALUE_BYTES_MAX or len(offsets) < 2:
+    fits = len(record) <= VALUE_BYTES_MAX
+    offsets = None if fits else np.union1d(rows["offset"], snapshots["offset"])
+    if offsets is None or len(offsets) < 2:
         yield record
         return
     middle = offsets[len(offsets) // 2]

@@ -1,4 +1,4 @@
-"""What LEARN tells the STOCK stage: units sold, by item. One record a batch and item partition."""
+"""What LEARN tells the STOCK stage: units sold, by item. Records of a batch by item partition."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -40,7 +40,7 @@ async def no_hook(_partitions: set[Partition]) -> None:
 
 
 def next_turn_s(number: int, every_s: float, now_s: float) -> float:
-    """When it is a partition's turn again, about ``every_s`` from now: halfway between others'."""
+    """When it is a partition's turn again: half to one and a half ``every_s`` from now."""
     if not every_s:
         return now_s
     past_s = (now_s - every_s * (number * GOLDEN % 1.0)) % every_s
