@@ -24,6 +24,7 @@ from aiokafka.errors import (
 from stream_app.adapters.kafka import Security, translated
 from stream_app.adapters.lanes import Partition, joined
 from stream_app.adapters.limits import Limits
+from stream_app.adapters.pacing import paced
 from stream_app.adapters.record_batches import records_of
 from stream_app.errors import ConfigurationError
 from stream_app.ports import RawBatch
@@ -58,6 +59,7 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
 
     def __init__(self, owners: Mapping[Partition, Any], records_max: int, **settings: Any) -> None:
         super().__init__(**settings)
+        paced(self._client)
         self._owners = owners
         self._records_max = records_max
         self._gathered: dict[Partition, tuple[Any, list[RawBatch]]] = {}

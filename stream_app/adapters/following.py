@@ -8,6 +8,7 @@ from aiokafka.errors import KafkaError
 
 from stream_app.adapters.cancelling import uncancelled
 from stream_app.adapters.kafka import Security, bootstrap_servers, translated
+from stream_app.adapters.pacing import paced
 from stream_app.adapters.topics import raw_batch
 from stream_app.errors import ConfigurationError
 from stream_app.ports import RawBatch
@@ -37,6 +38,7 @@ async def followed(
         fetch_max_wait_ms=POLL_MS,
         **(security or Security()).client_arguments(),
     )
+    paced(consumer._client)
     try:
         await consumer.start()
         places = []

@@ -28,6 +28,7 @@ from aiokafka.errors import (
 )
 
 from stream_app.adapters.cancelling import uncancelled
+from stream_app.adapters.pacing import paced
 from stream_app.errors import ConfigurationError, LogUnavailable
 from stream_app.ports import Record
 
@@ -295,6 +296,7 @@ class KafkaLog:
 
     async def _connected(self) -> Any:
         producer = aiokafka.AIOKafkaProducer(**self._arguments)
+        paced(producer.client)
         try:
             await producer.start()
         except UnknownError:

@@ -5,7 +5,9 @@ from typing import Any
 
 from stream_app.errors import ConfigurationError
 
-BUFFER_BATCHES = 64  # under way in all partitions of a worker together
+# Under way in all partitions of a worker together. With 8, a worker of 24 partitions fell from
+# 58,800 to 43,900 events/s: most had nothing when their turn came.
+BUFFER_BATCHES = 64
 
 
 @dataclass(frozen=True, slots=True)
